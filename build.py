@@ -1,0 +1,196 @@
+"""Make the notebooks from the lessons, one way: lessons/NN_name.py is the only source.
+
+    python build.py            the learner's edition, into notebooks/ (executed, committed)
+    python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
+    python build.py solved     solutions in place; every check must say "solved"; into build/solved/
+    python build.py student    stubs without solutions, not executed; into build/student/
+
+Options: --force executes everything again; names of lessons, such as 02, build only those.
+
+A lesson is Jupytext's percent format. In an `exercise` cell, lines between `# <solution>` and
+`# </solution>` are the solution; `# <stub>` ... `# </stub>` holds, commented out, what the learner
+finds instead (by default `...`). A cell is executed again only when its lesson's code or the
+package changed. CONTRIBUTING.md explains the pattern of a lesson.
+"""
+
+import argparse
+import ast
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).resolve().parent
+TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
+SOLUTION = re.compile(r"^( *)# <solution>\n(.*?)^ *# </solution>\n?", re.S | re.M)
+STUB = re.compile(r"^ *# <stub>\n(.*?)^ *# </stub>\n?", re.S | re.M)
+FOLDED = "<details><summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+ENVIRONMENT = {  # one thread, the CPU, and no colours: the same outputs on every machine
+    "CUDA_VISIBLE_DEVICES": "", "LORA_MINI_DEVICE": "cpu", "LORA_MINI_PRESET": "laptop",
+    "MKL_NUM_THREADS": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class LessonError(Exception):
+    """What is wrong with a lesson, in a sentence that names its file."""
+
+
+def assemble(lesson, edition="learner"):
+    """The notebook of one lesson, not executed: edition is learner, solved or student."""
+    notebook = nbformat.v4.new_notebook(metadata=dict(KERNEL))
+    for cell in jupytext.reads(lesson.read_text("utf-8"), fmt="py:percent").cells:
+        tags, block = cell.metadata.get("tags", []), SOLUTION.search(cell.source + "\n")
+        if unknown := set(tags) - TAGS:
+            raise LessonError(f"{lesson.name}: unknown tag {sorted(unknown)}, not of {TAGS}")
+        if ("exercise" in tags) != bool(block):
+            raise LessonError(f"{lesson.name}: an exercise cell, and no other, holds a solution; "
+                              f"see {cell.source[:60]!r}")
+        cell.metadata = {"tags": tags} if tags else {}
+        notebook.cells.append(cell)
+        solved = block and _exercise(cell.source, block[1], "solved")
+        if block:
+            cell.source = _exercise(cell.source, block[1], edition)
+        if solved and edition == "learner":  # markdown: Run All must not answer for the learner
+            notebook.cells.append(nbformat.v4.new_markdown_cell(FOLDED.format(solved)))
+    seen = {}
+    for cell in notebook.cells:  # ids from content: a new cell leaves the others' ids alone
+        key = hashlib.sha256(cell.source.encode()).hexdigest()[:12]
+        seen[key] = seen.get(key, 0) + 1
+        cell.id = f"{key}-{seen[key]}"
+    return notebook
+
+
+def _exercise(source, indent, edition):
+    source += "\n"
+    stub = STUB.search(source)
+    source = STUB.sub("", source)
+    if edition == "solved":
+        return SOLUTION.sub(r"\2", source).rstrip("\n")
+    lines = f"{indent}...  # your code here\n"
+    if stub:
+        lines = re.sub(r"^( *)# ?", r"\1", stub[1], flags=re.M)
+    return SOLUTION.sub(lambda _: lines, source).rstrip("\n")
+
+
+def fingerprint(notebook):
+    """A hash of the notebook's code and of the package's, without comments and docstrings."""
+    parts = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    for path in sorted((ROOT / "lora_mini").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) \
+                    and isinstance(getattr(body[0], "value", None), ast.Constant):
+                body[0].value.value = ""
+        parts += [path.relative_to(ROOT).as_posix(), ast.dump(tree)]
+    parts += [p.read_text("utf-8") for p in sorted((ROOT / "lora_mini").rglob("*.js"))]
+    parts += [p.read_text("utf-8") for p in sorted((ROOT / "lora_mini").rglob("*.toml"))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def execute(notebook, folder):
+    """Run the notebook in `folder`, with an empty LORA_MINI_HOME, and make its bytes stable."""
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ.update(ENVIRONMENT, LORA_MINI_HOME=empty, PYTHONPATH=str(ROOT))
+        client = NotebookClient(notebook, timeout=240, record_timing=False,
+                                resources={"metadata": {"path": str(folder)}})
+        try:
+            client.execute()  # keeps the widgets' state and buffers in the notebook's metadata
+        except CellExecutionError as error:
+            raise LessonError(f"a cell failed:\n{error}") from None
+    widgets = notebook.metadata.get("widgets", {})
+    notebook.metadata = dict(KERNEL) | ({"widgets": widgets} if widgets else {})
+    text = nbformat.writes(notebook, version=4)
+    states = widgets.get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    for number, model in enumerate(states):
+        text = text.replace(model, f"{number:032x}")  # random model ids become counters
+    return nbformat.reads(text, as_version=4)
+
+
+def compared(notebook):
+    """What a built notebook and its lesson must have in common."""
+    cells = [(c.cell_type, c.id, c.source, dict(c.metadata)) for c in notebook.cells]
+    extra = ("widgets", "lora_mini")
+    return cells, {k: v for k, v in notebook.metadata.items() if k not in extra}
+
+
+def check(lessons, folder=ROOT / "notebooks"):
+    """Raise LessonError where `folder` holds anything but the built lessons."""
+    known = {p.stem for p in (ROOT / "lessons").glob("*.py")}
+    stray = {p.stem for p in folder.glob("*.ipynb")} - known
+    if stray:
+        raise LessonError(f"notebooks without a lesson: {', '.join(sorted(stray))}")
+    for lesson in lessons:
+        target = folder / f"{lesson.stem}.ipynb"
+        if not target.exists():
+            raise LessonError(f"{target.name} is missing: run python build.py")
+        if compared(nbformat.read(target, 4)) != compared(assemble(lesson)):
+            raise LessonError(f"{target.name} differs from its lesson: edit the lesson and run "
+                              "python build.py")
+
+
+def build(lesson, edition, force=False):
+    """Write one notebook; True if it had to be executed."""
+    folder = ROOT / "notebooks" if edition == "learner" else ROOT / "build" / edition
+    folder.mkdir(parents=True, exist_ok=True)
+    target, notebook = folder / f"{lesson.stem}.ipynb", assemble(lesson, edition)
+    mark = fingerprint(notebook)
+    old = nbformat.read(target, 4) if target.exists() and not force else None
+    if edition == "student":
+        nbformat.write(notebook, target)
+        return False
+    if old and old.metadata.get("lora_mini", {}).get("code") == mark:
+        now, before = ([c for c in nb.cells if c.cell_type == "code"] for nb in (notebook, old))
+        for cell, done in zip(now, before, strict=True):  # only words changed
+            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        notebook.metadata = old.metadata
+        nbformat.write(notebook, target)
+        return False
+    notebook = execute(notebook, folder)
+    notebook.metadata["lora_mini"] = {"code": mark}
+    unsolved = [c.source for c in notebook.cells
+                if "exercise" in c.metadata.get("tags", []) and "solved" not in str(c.outputs)]
+    if edition == "solved" and unsolved:
+        raise LessonError(f"{lesson.name}: a solution does not pass its check:\n{unsolved[0]}")
+    nbformat.write(notebook, target)
+    return True
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("edition", nargs="?", default="learner",
+                        choices=("learner", "check", "solved", "student"))
+    parser.add_argument("names", nargs="*", help="beginnings of lesson names, such as 02")
+    parser.add_argument("--force", action="store_true", help="execute everything again")
+    options = parser.parse_args(arguments)
+    lessons = [p for p in sorted((ROOT / "lessons").glob("*.py"))
+               if not options.names or p.name.startswith(tuple(options.names))]
+    try:
+        if options.edition == "check":
+            check(lessons)
+            print(f"{len(lessons)} notebooks match their lessons")
+            return
+        for lesson in lessons:
+            start = time.perf_counter()
+            ran = build(lesson, options.edition, options.force)
+            print(f"{lesson.stem:28s} {'executed' if ran else 'unchanged':10s} "
+                  f"{time.perf_counter() - start:5.1f} s")
+    except LessonError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Is this adapter sound? Eight points that catch most adapters that silently fail."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from lora_mini.ledger import lora_parameters
+from lora_mini.lora import LoRALinear
+from lora_mini.model import TrainedCopy, disabled, merge, unmerge
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the test: whether it passed, and a sentence with what was seen."""
+
+    ok: bool
+    sentence: str
+
+    def __str__(self):
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.sentence}"
+
+
+def smoke_test(make_model, step):
+    """Train a fresh adapter for three steps and look at it from eight sides.
+
+    make_model() returns (model, optimizer): a new model with its adapter attached, untrained.
+    step(model, optimizer) makes one training step: forward, backward, update. The inputs of its
+    first forward pass are kept and used for the comparisons, in eval mode.
+    Returns a list of eight Points. A point that fails says what was seen; nothing is raised, except
+    what make_model and step raise.
+    """
+    model, optimizer = make_model()
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
+    points = [Point(bool(layers), f"{len(layers)} layers are adapted")]
+    if not layers:
+        return points
+    points.append(_trainable(model, layers))
+    base_before = _digest(model)
+    A_before = {n: m.lora_A.detach().clone() for n, m in layers.items()}
+    start_is_base, inputs = [], []
+
+    def look(module, args, kwargs):  # before the first step: what goes in, and is the start the base?
+        hook.remove()
+        inputs.append((args, kwargs))
+        with_adapter = _output(module, *inputs[0])
+        with disabled(module):
+            start_is_base.append(torch.equal(with_adapter, _output(module, *inputs[0])))
+
+    hook = model.register_forward_pre_hook(look, with_kwargs=True)
+    for _ in range(3):
+        step(model, optimizer)
+    if not inputs:
+        hook.remove()
+        return [*points, Point(False, "step never called the model")]
+
+    points.append(Point(start_is_base[0], "before training the outputs are the base's, bit for bit"))
+    points.append(Point(_digest(model) == base_before, "training left every byte of the base alone"))
+    still = [n for n, m in layers.items()
+             if not m.lora_B.any() or torch.equal(m.lora_A, A_before[n])]
+    points.append(Point(not still, "after three steps every B is away from zero and every A has moved"
+                        + (f"; not so in {', '.join(still)}" if still else "")))
+    return points + _after(model, inputs[0])
+
+
+def _trainable(model, layers):
+    expected = sum(lora_parameters(m.base.out_features, m.base.in_features, m.lora_A.shape[0])
+                   for m in layers.values())
+    copies = [m.copy for m in model.modules() if isinstance(m, TrainedCopy)]
+    expected += sum(p.numel() for m in copies for p in m.parameters())
+    found = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Point(found == expected, f"{found:,} parameters train; the shapes say {expected:,}")
+
+
+def _after(model, inputs):
+    """The points that need the trained model: off, merged, apart again."""
+    apart = _output(model, *inputs)
+    with disabled(model):
+        base = _output(model, *inputs)
+    points = [Point(not torch.equal(base, apart), "the trained adapter changes the outputs, and "
+                                                  "switching it off changes them back")]
+    merge(model)
+    merged = _output(model, *inputs)
+    unmerge(model)
+    gap = (merged - apart).abs().max().item() / max(apart.abs().max().item(), 1e-30)
+    bound = torch.finfo(apart.dtype).eps ** 0.5  # half of the digits that the dtype has
+    points.append(Point(gap <= bound, f"merged outputs are off by {gap:.0e} of the largest, "
+                                      f"at most {bound:.0e} for {apart.dtype}"))
+    points.append(Point(torch.equal(_output(model, *inputs), apart), "unmerging restores every bit"))
+    return points
+
+
+def _output(model, args, kwargs):
+    """The first tensor that the model returns, in eval mode and without gradients."""
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    with torch.no_grad():
+        out = model(*args, **kwargs)
+    for module, mode in training.items():
+        module.training = mode
+    while not isinstance(out, torch.Tensor):
+        out = next(iter(out.values() if hasattr(out, "values") else out))
+    return out.detach().clone()
+
+
+def _digest(model):
+    """A hash of the bytes of everything that is no factor and no trained copy."""
+    theirs = [m for m in model.modules() if isinstance(m, TrainedCopy)]
+    trained = {id(p) for m in theirs for p in m.copy.parameters()}
+    trained |= {id(p) for m in model.modules() if isinstance(m, LoRALinear)
+                for p in (m.lora_A, m.lora_B)}
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in trained:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

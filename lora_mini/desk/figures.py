@@ -1,0 +1,100 @@
+"""Figures in one hand: one accent colour, thin grey rules, a caption to read and words for who can't see.
+
+Colours are Okabe and Ito's (2008), which stay apart under every common colour blindness.
+"""
+
+import base64
+import io
+
+import matplotlib.cbook
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from PIL import Image
+
+ACCENT, SECOND, THIRD, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
+SHARP, COARSE = 130, 80  # pixels an inch in the file: for lines, for pictures; a page shows 96
+RANKS = (1, 2, 4, 8, 16)  # the fixed row beneath every rank slider
+
+STYLE = {
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.prop_cycle": plt.cycler(color=[ACCENT, SECOND, THIRD, "#CC79A7", "#E69F00", "#56B4E9"]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def axes(width=5.0, height=3.0, columns=1, dpi=SHARP, **options):
+    """`plt.subplots` in the course's style, in inches: (figure, axes). Changes no global setting."""
+    with plt.rc_context(STYLE):
+        return plt.subplots(1, columns, figsize=(width, height), dpi=dpi, **options)
+
+
+def picture(ax, X, title="", low=0.0, high=255.0, cmap="gray"):
+    """Paint the matrix X (m, n) on `ax` without ticks; values outside low..high are clipped."""
+    ax.imshow(X, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+    ax.set_title(title)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+
+
+def fixed_row(pictures, titles, width=7.5, **options):
+    """A row of pictures of one size with a title each, as a figure. `options` go to `picture`."""
+    m, n = pictures[0].shape
+    height = width / len(pictures) * m / n + 0.35
+    fig, row = axes(width, height, len(pictures), dpi=COARSE, squeeze=False)
+    for ax, X, title in zip(row[0], pictures, titles, strict=True):
+        picture(ax, X, title, **options)
+    return fig
+
+
+def png(fig):
+    """The figure as (base64 PNG, width on the page in pixels); closes it, or it would show twice.
+
+    With a palette of 64 colours, to stay small.
+    """
+    fig.canvas.draw()
+    image = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())).convert("RGB").quantize(64)
+    width = round(fig.get_figwidth() * 96)
+    plt.close(fig)
+    out = io.BytesIO()
+    image.save(out, format="png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode(), width
+
+
+def bundle(fig, kind, alt):
+    """(data, metadata) of an output that shows the figure: picture, alternative text, width.
+
+    The plain text is "[kind] alt", and the tests compare it: put rounded facts in.
+    """
+    picture, width = png(fig)
+    return {"image/png": picture, "text/plain": f"[{kind}] {alt}"}, {
+        "image/png": {"alt": alt, "width": width}}
+
+
+def show(fig, caption, alt):
+    """Put out a figure, its caption beneath, and `alt`: what the picture says, with its figures."""
+    data, metadata = bundle(fig, "figure", alt)
+    display(data, metadata=metadata, raw=True)
+    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+
+
+def photograph():
+    """The portrait of Grace Hopper that ships with matplotlib, in grey: (300, 256), 0 to 255.
+
+    The mean of each 2 x 2 pixels; grey as in ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B.
+    """
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        rgb = matplotlib.image.imread(file, format="jpg")
+    grey = rgb.astype(np.float64) @ [0.299, 0.587, 0.114]
+    return grey.reshape(300, 2, 256, 2).mean(axis=(1, 3))

@@ -1,0 +1,79 @@
+"""The rank slider: the browser holds the thin factors and adds one rank-one term per step."""
+
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from lora_mini.desk.figures import RANKS, bundle, fixed_row
+from lora_mini.svd import energy_kept, factors
+
+
+def captions(S, shape, ranks):
+    """The line under the picture at each rank: numbers stored, their share, relative error.
+
+    S: all singular values of a matrix of `shape` (m, n).
+    """
+    m, n = shape
+    lines = []
+    for r in ranks:
+        error = np.sqrt(max(0.0, 1 - energy_kept(S, r)))
+        share = r * (m + n) / (m * n)
+        lines.append(f"rank {r}: {r * (m + n):,} numbers instead of {m * n:,} ({share:.1%}), "
+                     f"relative error {error:.3f}")
+    return lines
+
+
+def pack(rows):
+    """Each row as 16-bit integers and one scale: half the bytes of float32, off by at most 2e-5.
+
+    rows (r, n) -> bytes of int16 (r, n), and r scales so that rows = int16 * scale.
+    """
+    scales = np.abs(rows).max(axis=1) / 32767
+    scales[scales == 0] = 1.0
+    return np.round(rows / scales[:, None]).astype("<i2").tobytes(), scales.tolist()
+
+
+class RankSlider(anywidget.AnyWidget):
+    """A picture at a rank that the reader moves: frozen + the first `rank` terms of X.
+
+    X (m, n) is sent once, as B (m, most) and A (most, n) in 16 bits; `frozen` (m, n) as bytes, if
+    given. `alt` says what the fixed row shows; that row is what a page without a kernel displays.
+    Raises ValueError if `most` is not in 1..min(m, n), or `frozen` has another shape than X.
+    """
+
+    _esm = Path(__file__).with_name("slider.js")
+    m = traitlets.Int().tag(sync=True)
+    n = traitlets.Int().tag(sync=True)
+    most = traitlets.Int().tag(sync=True)
+    rank = traitlets.Int(4).tag(sync=True)
+    row = traitlets.List(traitlets.Int()).tag(sync=True)
+    captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    left = traitlets.Bytes().tag(sync=True)  # most x m: the columns of B, packed
+    right = traitlets.Bytes().tag(sync=True)  # most x n: the rows of A, packed
+    scales = traitlets.List(traitlets.Float()).tag(sync=True)  # one a layer, for both
+    frozen = traitlets.Bytes().tag(sync=True)  # m x n grey levels, or nothing
+
+    def __init__(self, X, alt, *, most=64, rank=4, frozen=None):
+        X = np.asarray(X, np.float64)
+        if frozen is not None and np.shape(frozen) != X.shape:
+            raise ValueError(f"frozen must have X's shape {X.shape}, got {np.shape(frozen)}")
+        B, A = factors(X, most)
+        base = np.zeros(X.shape) if frozen is None else np.asarray(frozen, np.float64).round()
+        row = [r for r in RANKS if r <= most]
+        still = fixed_row([base + B[:, :r] @ A[:r] for r in row], [f"r = {r}" for r in row])
+        self.still = bundle(still, "slider", alt)
+        (left, left_scales), (right, right_scales) = pack(B.T), pack(A)
+        S = np.linalg.svd(X, compute_uv=False)
+        super().__init__(
+            m=X.shape[0], n=X.shape[1], most=most, rank=min(rank, most), row=row,
+            captions=captions(S, X.shape, range(most + 1)),
+            left=left, right=right,
+            scales=[b * a for b, a in zip(left_scales, right_scales, strict=True)],
+            frozen=b"" if frozen is None else base.clip(0, 255).astype(np.uint8).tobytes(),
+        )
+
+    def _repr_mimebundle_(self, **options):
+        data, metadata = super()._repr_mimebundle_(**options)
+        return data | self.still[0], metadata | self.still[1]

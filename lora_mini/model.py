@@ -1,0 +1,208 @@
+"""An adapter on a whole model: attach, detach, merge, and what lies between.
+
+`attach` replaces layers in place; nothing here ever writes to a frozen weight.
+"""
+
+import contextlib
+import copy
+import math
+
+import torch
+from torch import nn
+
+from lora_mini.lora import LoRALinear, check_arguments
+from lora_mini.targets import check_copies, choose, matching
+
+
+class TrainedCopy(nn.Module):
+    """A module of `modules_to_save`: its copy trains, the original stays frozen beside it."""
+
+    def __init__(self, original, trained):
+        super().__init__()
+        self.original, self.copy = original, trained
+        self.enabled = True
+
+    def forward(self, *args, **kwargs):
+        return self._active(*args, **kwargs)
+
+    @property
+    def _active(self):
+        return self.copy if self.enabled else self.original
+
+    def __getattr__(self, name):  # .weight and the like: those of the module that acts
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("original", "copy") or name.startswith("__"):  # half-made, while copying
+                raise
+            return getattr(self._active, name)
+
+
+def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exclude=(),
+           modules_to_save=()):
+    """Put a LoRALinear around each chosen `nn.Linear` of `model`, in place; freeze all the rest.
+
+    target_modules: one or several of: a module's full name, the last parts of names ("q_proj"), a
+    regular expression that matches full names; or "all-linear", which takes every `nn.Linear` but
+    the output head. The head is what `model.get_output_embeddings()` gives; a model without that
+    method has to name its head in `exclude` (PEFT looks for it in Hugging Face models only).
+    modules_to_save: modules of any kind of which a full copy trains.
+
+    Returns the names of the adapted layers. Raises ValueError, and leaves the model as it was, if
+    a name matches nothing, the rank does not fit, an adapter is there already, or a tie between
+    weights would be torn. `detach` undoes all of it.
+    """
+    if adapted := _find(model, (LoRALinear, TrainedCopy)):
+        raise ValueError(f"the model has an adapter already, at {next(iter(adapted))!r}: call "
+                         "detach(model), or merge(model, keep_base=False), before attaching another")
+    if isinstance(model, nn.Linear):
+        raise ValueError("the model is itself an nn.Linear and can't be replaced in place: "
+                         "use LoRALinear(model, rank, alpha)")
+    targets = choose(model, target_modules, exclude)
+    for name, base in targets.items():
+        check_arguments(base, rank, alpha, dropout, name)
+    if dropout:
+        _refuse_attention(model, targets)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    originals = matching(modules_to_save, modules, "modules_to_save")
+    check_copies(model, originals, targets)
+
+    model._trainable_before = [n for n, p in _parameters(model) if p.requires_grad]
+    shared = {}  # deepcopy's memory: weights tied among the copies stay tied
+    copies = {n: TrainedCopy(m, copy.deepcopy(m, shared)) for n, m in originals.items()}
+    layers = {id(m): LoRALinear(m, rank, alpha, dropout, rslora) for m in targets.values()}
+    model.requires_grad_(False)
+    for name, base in targets.items():
+        _place(model, name, layers[id(base)])
+    for name, both in copies.items():
+        both.copy.requires_grad_(True)
+        _place(model, name, both)
+    for layer in layers.values():
+        layer.lora_A.requires_grad_(True)
+        layer.lora_B.requires_grad_(True)
+    return list(targets)
+
+
+def detach(model):
+    """Take the adapter off: the original modules, and what was trainable, are as before `attach`."""
+    _layers(model)
+    _check_root(model, "detach")
+    for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
+        _place(model, name, wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original)
+    _thaw(model)
+
+
+def merge(model, keep_base=True):
+    """Let every adapted layer act with W + scaling * B A: no added latency, and safe to repeat.
+
+    With keep_base the base stays beside it, untouched (one more matrix in memory per layer), and
+    `unmerge` goes back. Without, it is final: plain `nn.Linear` layers, and the trained copies in
+    place of their originals. Returns a dictionary: layer name to the share of the update's entries
+    that rounding swallowed. Raises ValueError if a final merge would tear tied weights apart.
+    """
+    layers = _layers(model)
+    if not keep_base:
+        _refuse_final(model, layers)
+    swallowed = {name: layer.merge() for name, layer in layers.items()}
+    if not keep_base:
+        plain = {id(layer): _plain(layer) for layer in layers.values()}
+        for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
+            _place(model, name, plain.get(id(wrapper)) or wrapper.copy)
+        _thaw(model)
+    return swallowed
+
+
+def unmerge(model):
+    """Undo `merge(model)`: base and update act apart again. Safe to repeat."""
+    for layer in _layers(model).values():
+        layer.unmerge()
+
+
+def set_strength(model, strength):
+    """Scale the update by `strength` without training it anew: 1 as trained, 0 the base.
+
+    Copies of `modules_to_save` are not scaled. Raises ValueError unless it is a finite number.
+    """
+    if not math.isfinite(strength):
+        raise ValueError(f"strength must be a finite number, got {strength}")
+    for layer in _layers(model).values():
+        layer.strength = float(strength)
+
+
+@contextlib.contextmanager
+def disabled(model):
+    """Inside `with disabled(model):` the model is its base; afterwards it is as it was."""
+    before = [(m, m.enabled) for m in _find(model, (LoRALinear, TrainedCopy)).values()]
+    _layers(model)
+    try:
+        for module, _ in before:
+            module.enabled = False
+        yield model
+    finally:
+        for module, enabled in before:
+            module.enabled = enabled
+
+
+def trainable_parameters(model):
+    """(parameters, count): a dictionary from name to each trainable parameter, and their numbers."""
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return found, sum(p.numel() for p in found.values())
+
+
+def _parameters(model):
+    return model.named_parameters(remove_duplicate=False)
+
+
+def _find(model, kinds):
+    modules = model.named_modules(remove_duplicate=False)  # a shared module has several names
+    return {name: m for name, m in modules if isinstance(m, kinds)}
+
+
+def _layers(model):
+    if layers := _find(model, LoRALinear):
+        return layers
+    raise ValueError("the model has no adapter: call attach(model, ...) first")
+
+
+def _place(model, name, module):
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def _thaw(model):
+    before = set(model.__dict__.pop("_trainable_before"))
+    for name, parameter in _parameters(model):
+        parameter.requires_grad_(name in before)
+
+
+def _plain(layer):
+    """A new nn.Linear with the merged weight (d_out, d_in); it shares nothing with the base."""
+    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    with torch.no_grad():
+        linear.weight = nn.Parameter(layer.weight.clone())
+        if layer.bias is not None:
+            linear.bias = nn.Parameter(layer.bias.clone())
+    return linear.train(layer.training)
+
+
+def _refuse_attention(model, targets):
+    for name in targets:
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
+            raise ValueError(f"{name!r} sits in an nn.MultiheadAttention, which reads its weight and "
+                             "would pass over the dropout: use dropout=0 or exclude it")
+
+
+def _check_root(model, what):
+    if "_trainable_before" not in model.__dict__:
+        raise ValueError(f"{what} undoes an attach, and attach was not given this module: call it on "
+                         "the whole model that was")
+
+
+def _refuse_final(model, layers):
+    _check_root(model, "a final merge")
+    for name, layer in layers.items():
+        tied = [n for n, p in _parameters(model)
+                if p is layer.base.weight and not n.startswith(f"{name}.")]
+        if any(model.get_submodule(n.rpartition(".")[0]) is not layer.base for n in tied):
+            raise ValueError(f"the weight of {name!r} is tied to {tied[0]!r}, and a final merge would "
+                             "tear them apart: use keep_base=True, or untie them first")

@@ -1,0 +1,86 @@
+"""The smoke test passes on a sound adapter, and each planted fault turns its own point red."""
+
+import pytest
+import torch
+from torch import nn
+
+import lora_mini as lm
+from lora_mini import audit
+from lora_mini.lora import LoRALinear
+
+X = torch.linspace(-1, 1, 18).reshape(3, 6)
+
+
+def made(spoil=lambda model: None, stale=False, dtype=torch.float32, copies=()):
+    def make_model():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)).to(dtype)
+        parameters = list(model.parameters())
+        lm.attach(model, ["0"], 2, 5, modules_to_save=copies)
+        spoil(model)
+        if not stale:
+            parameters = [p for p in model.parameters() if p.requires_grad]
+        return model, torch.optim.Adam(parameters, lr=0.05)
+    return make_model
+
+
+def step(model, optimizer):
+    optimizer.zero_grad()
+    model(X.to(model[2].weight.dtype)).square().mean().backward()
+    optimizer.step()
+
+
+def failing(make_model, step=step):
+    return [p.sentence for p in audit.smoke_test(make_model, step) if not p.ok]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_sound_adapter_passes_all_eight_points(dtype):
+    points = audit.smoke_test(made(dtype=dtype, copies=["2"]), step)
+    assert len(points) == 8 and all(p.ok for p in points), "\n".join(map(str, points))
+    assert str(points[0]) == "ok   1 layers are adapted"
+
+
+def with_start(model):
+    with torch.no_grad():
+        model[0].lora_B.fill_(0.1)
+
+
+def thawed(model):
+    model[0].base.weight.requires_grad_(True)
+
+
+def dead(model):
+    nn.init.zeros_(model[0].lora_A)
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (with_start, "before training"), (thawed, "parameters train"), (thawed, "every byte"),
+    (dead, "not so in 0"), (dead, "changes the outputs"),
+])
+def test_a_spoiled_model_fails_at_the_point_that_names_it(spoil, words):
+    assert any(words in sentence for sentence in failing(made(spoil)))
+
+
+def test_an_optimizer_built_before_attaching_is_noticed():
+    assert any("every B is away from zero" in s for s in failing(made(stale=True)))
+
+
+def test_no_adapter_at_all_is_one_sentence():
+    assert failing(lambda: (nn.Linear(6, 4), None)) == ["0 layers are adapted"]
+
+
+def test_a_step_that_never_calls_the_model_is_noticed():
+    assert failing(made(), lambda model, optimizer: None) == ["step never called the model"]
+
+
+def test_a_merge_without_the_scale_is_noticed(monkeypatch):
+    def wrong(self):
+        return self.base.weight + self.lora_B @ self.lora_A
+    monkeypatch.setattr(LoRALinear, "_sum", wrong)
+    assert any("merged outputs" in s for s in failing(made()))
+
+
+def test_an_unmerge_that_stays_merged_is_noticed(monkeypatch):
+    monkeypatch.setattr(LoRALinear, "unmerge", lambda self: None)
+    assert failing(made()) == ["unmerging restores every bit"]

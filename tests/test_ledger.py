@@ -1,0 +1,65 @@
+"""Counts against counts by hand and against what an optimiser really holds."""
+
+import pytest
+import torch
+from torch import nn
+
+import lora_mini as lm
+from lora_mini.ledger import ledger, lora_parameters
+
+
+def model():
+    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3, bias=False))
+
+
+def test_a_count_by_hand_before_and_after_attaching():
+    net = model()
+    full = ledger(net)
+    assert (full.parameters, full.trainable) == (24 + 4 + 12, 40)
+    assert (full.weight_bytes, full.gradient_bytes, full.optimizer_bytes) == (160, 160, 320)
+    assert full.total_bytes == 640
+    lm.attach(net, ["0"], rank=2, alpha=5)
+    lora = ledger(net)
+    assert (lora.parameters, lora.trainable) == (40 + 2 * (6 + 4), 20)
+    assert (lora.weight_bytes, lora.gradient_bytes, lora.optimizer_bytes) == (240, 80, 160)
+
+
+def test_lora_parameters_of_the_models_in_the_course_notes():
+    assert lora_parameters(4, 6, 2) == 20
+    q, kv, mlp = (576, 576), (192, 576), (1536, 576)  # one block of SmolLM2-135M
+    block = sum(lora_parameters(*shape, 1) for shape in (q, q, kv, kv, mlp, mlp, mlp[::-1]))
+    assert 30 * block == 305_280
+    assert 96 * 2 * lora_parameters(12288, 12288, 4) == 18_874_368  # GPT-3 175B, q and v, rank 4
+
+
+@pytest.mark.parametrize("name, make", [
+    ("adamw", lambda p: torch.optim.AdamW(p)), ("adam", lambda p: torch.optim.Adam(p)),
+    ("sgd", lambda p: torch.optim.SGD(p, 0.1)),
+    ("momentum", lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)),
+])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_and_optimizer_bytes_are_those_held_after_a_step(name, make, dtype):
+    net = model().to(dtype)
+    lm.attach(net, "all-linear", rank=2, alpha=5)
+    optimizer = make(list(lm.trainable_parameters(net)[0].values()))
+    net(torch.ones(2, 6, dtype=dtype)).sum().backward()
+    optimizer.step()
+    counted = ledger(net, name)
+    held = sum(v.nbytes for state in optimizer.state.values() for v in state.values()
+               if isinstance(v, torch.Tensor) and v.dim())
+    assert counted.optimizer_bytes == held
+    assert counted.gradient_bytes == sum(p.grad.nbytes for p in net.parameters() if p.grad is not None)
+    assert counted.weight_bytes == sum(p.nbytes for p in net.parameters())
+
+
+def test_tied_weights_count_once_and_the_meta_device_costs_nothing():
+    net = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
+    net[1].weight = net[0].weight
+    assert ledger(net).parameters == 15
+    with torch.device("meta"):
+        assert ledger(nn.Linear(100_000, 100_000, bias=False)).weight_bytes == 4 * 10**10
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="one of adam.*got 'lion'"):
+        ledger(model(), "lion")
