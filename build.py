@@ -47,6 +47,11 @@ class LessonError(Exception):
     """What is wrong with a lesson, in a sentence that names its file."""
 
 
+def all_lessons():
+    """The files of the lessons, in order."""
+    return sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+
+
 def assemble(lesson, edition="learner"):
     """The notebook of one lesson, not executed: edition is learner, solved or student."""
     notebook = nbformat.v4.new_notebook(metadata=dict(KERNEL))
@@ -64,6 +69,7 @@ def assemble(lesson, edition="learner"):
             cell.source = _exercise(cell.source, block[1], edition)
         if solved and edition == "learner":  # markdown: Run All must not answer for the learner
             notebook.cells.append(nbformat.v4.new_markdown_cell(FOLDED.format(solved)))
+    check_measured(notebook, lesson.name)
     seen = {}
     for cell in notebook.cells:  # ids from content: a new cell leaves the others' ids alone
         key = hashlib.sha256(cell.source.encode()).hexdigest()[:12]
@@ -84,10 +90,42 @@ def _exercise(source, indent, edition):
     return SOLUTION.sub(lambda _: lines, source).rstrip("\n")
 
 
-def fingerprint(notebook):
-    """A hash of the notebook's code and of the package's, without comments and docstrings."""
+def check_measured(notebook, name):
+    """Raise LessonError unless the code cell after each `measured` one judges what was measured.
+
+    It must call `expect` or `verdict` with a name that the measured cell has assigned. The one
+    exception is a cell of ipywidgets' `interact`, which measures nothing by itself.
+    """
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    for cell, following in zip(code, [*code[1:], None], strict=True):
+        if "measured" not in cell.metadata.get("tags", []) or "interact(" in cell.source:
+            continue
+        measured = ast.parse(cell.source)
+        bound = {n.name for n in measured.body if isinstance(n, ast.FunctionDef)}
+        bound |= {n.id for n in ast.walk(measured)
+                  if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        tree = ast.parse(following.source if following else "")
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)
+                 and getattr(n.func, "id", "") in ("expect", "verdict")]
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        if not calls or not bound & used:
+            raise LessonError(f"{name}: a measured cell without a verdict: the next code cell must "
+                              f"call expect or verdict on one of {sorted(bound)}; see "
+                              f"{cell.source[:60]!r}")
+
+
+def fingerprint(notebook, name):
+    """A hash of the notebook's code and of the package's, without comments and docstrings.
+
+    The checks of other notebooks are left out, and the little world where it is not used.
+    """
     parts = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    worldly = any("lora_mini.world" in source for source in parts)
     for path in sorted((ROOT / "lora_mini").rglob("*.py")):
+        if path.parent.name == "checks" and path.stem not in ("__init__", f"nb{name[:2]}"):
+            continue
+        if path.parent.name == "world" and not worldly:
+            continue
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
@@ -109,7 +147,8 @@ def execute(notebook, folder):
         try:
             client.execute()  # keeps the widgets' state and buffers in the notebook's metadata
         except CellExecutionError as error:
-            raise LessonError(f"a cell failed:\n{error}") from None
+            words = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # no colours
+            raise LessonError(f"a cell failed:\n{words}") from None
     widgets = notebook.metadata.get("widgets", {})
     notebook.metadata = dict(KERNEL) | ({"widgets": widgets} if widgets else {})
     text = nbformat.writes(notebook, version=4)
@@ -128,7 +167,7 @@ def compared(notebook):
 
 def check(lessons, folder=ROOT / "notebooks"):
     """Raise LessonError where `folder` holds anything but the built lessons."""
-    known = {p.stem for p in (ROOT / "lessons").glob("*.py")}
+    known = {p.stem for p in all_lessons()}
     stray = {p.stem for p in folder.glob("*.ipynb")} - known
     if stray:
         raise LessonError(f"notebooks without a lesson: {', '.join(sorted(stray))}")
@@ -146,7 +185,7 @@ def build(lesson, edition, force=False):
     folder = ROOT / "notebooks" if edition == "learner" else ROOT / "build" / edition
     folder.mkdir(parents=True, exist_ok=True)
     target, notebook = folder / f"{lesson.stem}.ipynb", assemble(lesson, edition)
-    mark = fingerprint(notebook)
+    mark = fingerprint(notebook, lesson.stem)
     old = nbformat.read(target, 4) if target.exists() and not force else None
     if edition == "student":
         nbformat.write(notebook, target)
@@ -176,7 +215,7 @@ def main(arguments=None):
     parser.add_argument("names", nargs="*", help="beginnings of lesson names, such as 02")
     parser.add_argument("--force", action="store_true", help="execute everything again")
     options = parser.parse_args(arguments)
-    lessons = [p for p in sorted((ROOT / "lessons").glob("*.py"))
+    lessons = [p for p in all_lessons()
                if not options.names or p.name.startswith(tuple(options.names))]
     try:
         if options.edition == "check":

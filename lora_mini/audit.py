@@ -40,7 +40,7 @@ def smoke_test(make_model, step):
     A_before = {n: m.lora_A.detach().clone() for n, m in layers.items()}
     start_is_base, inputs = [], []
 
-    def look(module, args, kwargs):  # before the first step: what goes in, and is the start the base?
+    def look(module, args, kwargs):  # before the first step: the inputs, and is it the base?
         hook.remove()
         inputs.append((args, kwargs))
         with_adapter = _output(module, *inputs[0])
@@ -54,12 +54,14 @@ def smoke_test(make_model, step):
         hook.remove()
         return [*points, Point(False, "step never called the model")]
 
-    points.append(Point(start_is_base[0], "before training the outputs are the base's, bit for bit"))
-    points.append(Point(_digest(model) == base_before, "training left every byte of the base alone"))
+    same = _digest(model) == base_before
+    points.append(Point(start_is_base[0],
+                        "before training the outputs are the base's, bit for bit"))
+    points.append(Point(same, "training left every byte of the base alone"))
     still = [n for n, m in layers.items()
              if not m.lora_B.any() or torch.equal(m.lora_A, A_before[n])]
-    points.append(Point(not still, "after three steps every B is away from zero and every A has moved"
-                        + (f"; not so in {', '.join(still)}" if still else "")))
+    points.append(Point(not still, "after three steps every B is away from zero and every A has "
+                        "moved" + (f"; not so in {', '.join(still)}" if still else "")))
     return points + _after(model, inputs[0])
 
 
@@ -86,8 +88,8 @@ def _after(model, inputs):
     bound = torch.finfo(apart.dtype).eps ** 0.5  # half of the digits that the dtype has
     points.append(Point(gap <= bound, f"merged outputs are off by {gap:.0e} of the largest, "
                                       f"at most {bound:.0e} for {apart.dtype}"))
-    points.append(Point(torch.equal(_output(model, *inputs), apart), "unmerging restores every bit"))
-    return points
+    again = torch.equal(_output(model, *inputs), apart)
+    return [*points, Point(again, "unmerging restores every bit")]
 
 
 def _output(model, args, kwargs):

@@ -2,8 +2,8 @@
 
     y = x W^T + b + (alpha / r) x A^T B^T
 
-W (d_out, d_in) and b (d_out,) are frozen; lora_A (r, d_in) and lora_B (d_out, r) train; x (..., d_in).
-Notebooks 03 and 04 build this; everything later imports it.
+W (d_out, d_in) and b (d_out,) are frozen; lora_A (r, d_in) and lora_B (d_out, r) train; x is
+(..., d_in). Notebooks 03 and 04 build this; everything later imports it.
 """
 
 import math
@@ -120,7 +120,8 @@ class LoRALinear(nn.Module):
         return self.base.out_features
 
     def extra_repr(self):
-        return f"rank={self.rank}, alpha={self.alpha}, scaling={self.scaling:g}, merged={self.merged}"
+        return (f"rank={self.rank}, alpha={self.alpha}, scaling={self.scaling:g}, "
+                f"merged={self.merged}")
 
 
 def check_arguments(base, rank, alpha, dropout, name=""):
@@ -132,7 +133,8 @@ def check_arguments(base, rank, alpha, dropout, name=""):
         raise ValueError(f"expected floating-point weights, got {base.weight.dtype}{where}")
     most = min(base.in_features, base.out_features)
     if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= most:
-        raise ValueError(f"rank must be between 1 and min(d_in, d_out) = {most}, got {rank!r}{where}")
+        raise ValueError(f"rank must be between 1 and min(d_in, d_out) = {most}, "
+                         f"got {rank!r}{where}")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
         raise ValueError(f"alpha must be a positive number, got {alpha!r}")
     if not 0 <= dropout < 1:

@@ -53,8 +53,8 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     weights would be torn. `detach` undoes all of it.
     """
     if adapted := _find(model, (LoRALinear, TrainedCopy)):
-        raise ValueError(f"the model has an adapter already, at {next(iter(adapted))!r}: call "
-                         "detach(model), or merge(model, keep_base=False), before attaching another")
+        raise ValueError(f"the model has an adapter already, at {next(iter(adapted))!r}: before "
+                         "attaching another, call detach(model) or merge(model, keep_base=False)")
     if isinstance(model, nn.Linear):
         raise ValueError("the model is itself an nn.Linear and can't be replaced in place: "
                          "use LoRALinear(model, rank, alpha)")
@@ -84,7 +84,7 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
 
 
 def detach(model):
-    """Take the adapter off: the original modules, and what was trainable, are as before `attach`."""
+    """Take the adapter off: the modules, and what was trainable, are as before `attach`."""
     _layers(model)
     _check_root(model, "detach")
     for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
@@ -144,7 +144,7 @@ def disabled(model):
 
 
 def trainable_parameters(model):
-    """(parameters, count): a dictionary from name to each trainable parameter, and their numbers."""
+    """(parameters, count): a dictionary, name to trainable parameter, and how many numbers."""
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return found, sum(p.numel() for p in found.values())
 
@@ -188,14 +188,14 @@ def _plain(layer):
 def _refuse_attention(model, targets):
     for name in targets:
         if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
-            raise ValueError(f"{name!r} sits in an nn.MultiheadAttention, which reads its weight and "
-                             "would pass over the dropout: use dropout=0 or exclude it")
+            raise ValueError(f"{name!r} sits in an nn.MultiheadAttention, which reads its weight "
+                             "and would pass over the dropout: use dropout=0 or exclude it")
 
 
 def _check_root(model, what):
     if "_trainable_before" not in model.__dict__:
-        raise ValueError(f"{what} undoes an attach, and attach was not given this module: call it on "
-                         "the whole model that was")
+        raise ValueError(f"{what} undoes an attach, and attach was not given this module: call it "
+                         "on the whole model that was")
 
 
 def _refuse_final(model, layers):
@@ -204,5 +204,5 @@ def _refuse_final(model, layers):
         tied = [n for n, p in _parameters(model)
                 if p is layer.base.weight and not n.startswith(f"{name}.")]
         if any(model.get_submodule(n.rpartition(".")[0]) is not layer.base for n in tied):
-            raise ValueError(f"the weight of {name!r} is tied to {tied[0]!r}, and a final merge would "
-                             "tear them apart: use keep_base=True, or untie them first")
+            raise ValueError(f"the weight of {name!r} is tied to {tied[0]!r}, and a final merge "
+                             "would tear them apart: use keep_base=True, or untie them first")

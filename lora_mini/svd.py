@@ -1,6 +1,6 @@
 """Low-rank algebra in NumPy: what a matrix keeps when only its first r singular directions stay.
 
-Shapes, in every function: X (m, n); U (m, r), S (r,), Vt (r, n), so that X is near U @ diag(S) @ Vt.
+Shapes, in every function: X (m, n); U (m, r), S (r,), Vt (r, n); X is near U @ diag(S) @ Vt.
 Notebooks 01 and 02 build these by hand, then use them from here.
 """
 

@@ -53,8 +53,8 @@ def check_copies(model, originals, targets):
         for other in [*targets, *originals]:
             if other == name and name in targets or other.startswith(f"{name}.") \
                     or name.startswith(f"{other}."):
-                raise ValueError(f"modules_to_save: {name!r} overlaps {other!r}; a module is either "
-                                 "adapted or copied, once")
+                raise ValueError(f"modules_to_save: {name!r} overlaps {other!r}; a module is "
+                                 "either adapted or copied, once")
     copied = {id(p) for m in originals.values() for p in m.parameters()}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         inside = any(name.startswith(f"{n}.") for n in originals)

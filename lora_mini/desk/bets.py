@@ -36,7 +36,7 @@ def bet(name, guess=None, *, choices=None):
         print(f"Your bet: {_text(guess)}. It is settled further down.")
 
 
-def settle(name, outcome, *, unit="", within=0.25):
+def settle(name, outcome, *, unit="", within=0.25, only_if_placed=False):
     """Print the outcome beside the bet of that name, and note whether it came close.
 
     A number is close if it is off by at most `within` of the outcome; a choice, if it is the one.
@@ -45,6 +45,8 @@ def settle(name, outcome, *, unit="", within=0.25):
     outcome = outcome if isinstance(outcome, str) else float(outcome)
     record = _read().get(name)
     if not record:
+        if only_if_placed:
+            return
         print(f"The answer: {_text(outcome)}{unit}. You placed no bet.")
         return
     guess = record["guess"]

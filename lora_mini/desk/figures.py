@@ -1,4 +1,4 @@
-"""Figures in one hand: one accent colour, thin grey rules, a caption to read and words for who can't see.
+"""Figures in one hand: one accent colour, thin grey rules, a caption, and words for the blind.
 
 Colours are Okabe and Ito's (2008), which stay apart under every common colour blindness.
 """
@@ -34,10 +34,10 @@ STYLE = {
 }
 
 
-def axes(width=5.0, height=3.0, columns=1, dpi=SHARP, **options):
-    """`plt.subplots` in the course's style, in inches: (figure, axes). Changes no global setting."""
+def axes(width=5.0, height=3.0, columns=1, rows=1, dpi=SHARP, **options):
+    """`plt.subplots` in the course's style, in inches: (figure, axes). Changes no setting."""
     with plt.rc_context(STYLE):
-        return plt.subplots(1, columns, figsize=(width, height), dpi=dpi, **options)
+        return plt.subplots(rows, columns, figsize=(width, height), dpi=dpi, **options)
 
 
 def picture(ax, X, title="", low=0.0, high=255.0, cmap="gray"):
@@ -48,12 +48,17 @@ def picture(ax, X, title="", low=0.0, high=255.0, cmap="gray"):
     ax.grid(False)
 
 
-def fixed_row(pictures, titles, width=7.5, **options):
-    """A row of pictures of one size with a title each, as a figure. `options` go to `picture`."""
+def fixed_row(pictures, titles, width=7.5, columns=None, **options):
+    """Pictures of one size in rows, with a title each, as a figure. `options` go to `picture`."""
+    pictures = list(pictures)
+    columns = columns or len(pictures)
+    rows = -(-len(pictures) // columns)
     m, n = pictures[0].shape
-    height = width / len(pictures) * m / n + 0.35
-    fig, row = axes(width, height, len(pictures), dpi=COARSE, squeeze=False)
-    for ax, X, title in zip(row[0], pictures, titles, strict=True):
+    height = rows * (width / columns * m / n + 0.35)
+    fig, grid = axes(width, height, columns, rows=rows, dpi=COARSE, squeeze=False)
+    for ax in grid.flat[len(pictures):]:
+        ax.set_axis_off()
+    for ax, X, title in zip(grid.flat[:len(pictures)], pictures, titles, strict=True):
         picture(ax, X, title, **options)
     return fig
 

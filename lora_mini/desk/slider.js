@@ -32,17 +32,19 @@ export default {
     const make = (tag, properties = {}, style = "") => {
       const node = Object.assign(document.createElement(tag), properties);
       node.style.cssText = style;
+      node.dataset.lmSuppressShortcuts = ""; // else JupyterLab takes the arrow keys for itself
       return node;
     };
 
     const slider = make("input", { type: "range", min: 0, max: most }, "width: 100%");
     slider.setAttribute("aria-label", "rank");
-    const canvas = make("canvas", { width: n, height: m, className: "rank-picture" });
+    const canvas = make("canvas", { width: n, height: m, className: "rank-picture" },
+      "display: block; width: min(100%, 24em)");
     canvas.setAttribute("role", "img");
     const caption = make("div", {}, "min-height: 2.8em");
     const time = make("span", {}, "opacity: 0.7");
     const row = make("div", {}, "display: flex; flex-wrap: wrap; gap: 6px");
-    const box = make("div", { className: "rank-slider" }, "max-width: 44em");
+    const box = make("div", { className: "rank-slider" }, "max-width: 46em");
 
     const sum = fresh();
     let have = 0;
@@ -69,7 +71,7 @@ export default {
     let reached = 0;
     for (const rank of model.get("row")) {
       while (reached < rank) add(small, reached++, 1);
-      const view = make("canvas", { width: n, height: m }, "width: 76px; display: block");
+      const view = make("canvas", { width: n, height: m }, "width: 84px; display: block");
       paint(view, small);
       const button = make("button", { type: "button", onclick: () => move(rank) }, "padding: 2px");
       button.setAttribute("aria-label", "go to rank " + rank);

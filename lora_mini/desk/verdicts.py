@@ -4,6 +4,7 @@ The words are four: holds; holds when ...; misleading because ...; not decided. 
 printed and never raised: on another machine it may differ, and the notebook goes on.
 """
 
+import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from lora_mini.desk.bets import settle
 
 WORDS = ("holds", "holds when", "misleading", "not decided")
+SEEN = {True: "yes", False: "no", None: "not measured"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def judge(claim, **facts):
         raise ValueError(f"unknown claim {claim!r}: the table has {', '.join(table)}")
     named = table[claim]["facts"]
     if set(facts) != set(named):
-        raise ValueError(f"{claim} is judged by {', '.join(named)}; got {', '.join(facts) or 'none'}")
+        raise ValueError(f"{claim} is judged by {', '.join(named)}; "
+                         f"got {', '.join(facts) or 'none'}")
 
     def failing(role):
         return [named[f]["else"] for f in named if named[f]["role"] == role and facts[f] is False]
@@ -60,11 +63,11 @@ def verdict(claim, **facts):
     """Print the claim, what was seen, and the verdict; settle the reader's bet on it, if any."""
     facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
     result = judge(claim, **facts)
-    print(f"{claim}: \"{claims()[claim]['says']}\"")
+    print(textwrap.fill(f"{claim}: \"{claims()[claim]['says']}\"", 95))
     for name, fact in facts.items():
-        print(f"  {name.replace('_', ' ')}: {'not measured' if fact is None else 'yes' if fact else 'no'}")
-    print(f"Verdict: {result}")
-    settle(claim, result.word)
+        print(f"  {name.replace('_', ' ')}: {SEEN[fact]}")
+    print(textwrap.fill(f"Verdict: {result}", 95))
+    settle(claim, result.word, only_if_placed=True)
 
 
 def expect(sentence, seen):

@@ -3,6 +3,8 @@
 "not attempted yet", "not yet: ..." with what to look at, or "solved".
 """
 
+import textwrap
+
 import numpy as np
 
 UNTOUCHED = (None, ...)  # what a stub returns before the reader has written anything
@@ -11,30 +13,49 @@ UNTOUCHED = (None, ...)  # what a stub returns before the reader has written any
 def answer(attempt, right, hints=()):
     """Print where an attempt stands. `right(attempt)` says whether it is solved.
 
+    attempt: a value, or a function without arguments that makes it; what it raises is reported.
     hints: pairs (looks_like, words), tried in order; the first whose looks_like(attempt) is true
     names the mistake. The last resort is a general line.
     """
+    function = callable(attempt)
+    if function:
+        try:
+            attempt = attempt()
+        except Exception as error:
+            _say(f"not yet: your code raised {type(error).__name__}: {error}")
+            return
     if any(attempt is empty for empty in UNTOUCHED):
-        print("not attempted yet")
+        print("not attempted yet" + (" (nothing was returned)" if function else ""))
         return
     if _holds(right, attempt):
         print("solved")
         return
     for looks_like, words in hints:
         if _holds(looks_like, attempt):
-            print(f"not yet: {words}")
+            _say(f"not yet: {words}")
             return
-    print(f"not yet: got {_describe(attempt)}; compare it with a case small enough for paper")
+    _say(f"not yet: got {_describe(attempt)}; compare it with a case small enough for paper")
 
 
 def close(attempt, value):
     """Whether two arrays have one shape and agree to rounding."""
-    return np.shape(attempt) == np.shape(value) and np.allclose(attempt, value, rtol=1e-4, atol=1e-6)
+    same_shape = np.shape(attempt) == np.shape(value)
+    return same_shape and np.allclose(attempt, value, rtol=1e-4, atol=1e-6)
+
+
+def none_or(attempts):
+    """None if one of several attempts is None (a stub's answer), else the attempts."""
+    return None if any(attempt is None for attempt in attempts) else attempts
+
+
+def _say(words):
+    print(textwrap.fill(words, 95))
 
 
 def _holds(test, attempt):
     try:
-        return bool(test(attempt))
+        with np.errstate(all="ignore"):
+            return bool(test(attempt))
     except Exception:  # a wrong type or shape is a wrong answer, not the reader's crash
         return False
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lora_mini import svd
-from lora_mini.desk.checks import answer, close
+from lora_mini.desk.checks import answer, close, none_or
 
 
 def check_break_even(rank):
@@ -22,7 +22,7 @@ def check_truncate(truncate):
     """`truncate(X, rank)` must give the nearest matrix of that rank, of X's shape (5, 4)."""
     X = np.random.default_rng(2).standard_normal((5, 4))
     U, S, Vt = np.linalg.svd(X, full_matrices=False)
-    answer(truncate(X.copy(), 2), lambda Y: close(Y, svd.low_rank(X, 2)), [
+    answer(lambda: truncate(X.copy(), 2), lambda Y: close(Y, svd.low_rank(X, 2)), [
         (lambda Y: np.shape(Y) != X.shape, "the result must have the shape of the X that came in, "
                                            "here (5, 4); did you take its own SVD?"),
         (lambda Y: close(Y, U[:, :2] @ Vt[:2]), "the singular values are missing: U and Vt have "
@@ -41,12 +41,11 @@ def check_truncate(truncate):
 def check_rank_for_error(rank_for_error):
     """`rank_for_error(S, error)` on singular values whose answers are easy on paper."""
     S, ones = np.array([4.0, 3.0]), np.ones(4)
-    found = [rank_for_error(S, 0.61), rank_for_error(S, 0.59), rank_for_error(ones, 0.5),
-             rank_for_error(ones, 0.0)]
-    answer(None if None in found else found, lambda f: f == [1, 2, 3, 4], [
+    cases = [(S, 0.61), (S, 0.59), (ones, 0.5), (ones, 0.0)]
+    answer(lambda: none_or([rank_for_error(*case) for case in cases]), lambda f: f == [1, 2, 3, 4], [
+        (lambda f: f == [0, 1, 2, 3], "yours is one short: what does position 0 stand for?"),
         (lambda f: f[1] == 1, "for S = 4, 3 rank 1 drops the 3 and leaves 3/5 = 0.6 of the norm. "
                               "Asked for at most 0.59, yours still says rank 1. What adds up?"),
-        (lambda f: f == [0, 1, 2, 3], "yours is one short: what does position 0 stand for?"),
         (lambda f: f[2] == 4, "four equal values, error 0.5: rank 3 leaves exactly 0.5, and "
                               "'at most' allows that"),
         (lambda f: f[3] != 4, "four equal values, error 0: nothing may be dropped, so rank 4"),

@@ -1,0 +1,225 @@
+# %% [markdown]
+# # 0. Put a thin patch on a frozen matrix
+#
+# You will change a picture without touching it, and meet the idea behind LoRA before its formulas.
+#
+# At the end of this notebook you will be able to
+# - **say** in one sentence what LoRA freezes, what it trains, and why that is cheap;
+# - **judge** the picture of "altering a suit" by what a patch really does;
+# - **use** this course: its sliders, bets, exercises and verdicts.
+#
+# You need Python, and you should have met arrays in NumPy. About 20 minutes to study.
+
+# %%
+import numpy as np
+import torch
+
+import lora_mini
+
+print("ready:", lora_mini.__name__, torch.arange(4).sum().item() == np.arange(4).sum())
+
+# %% [markdown]
+# If the cell above prints "ready: lora_mini True", everything is installed. (If not, the README's first command sets it
+# up.) To run a cell, click on it and press Shift and Enter.
+#
+# ## The picture in the head
+# A large language model is, for the most part, a stack of matrices: tables of numbers that somebody
+# trained at great cost. Call one of them $W$. You want the model to do something new. *Full fine-tuning*
+# changes all the numbers in $W$. *LoRA*, low-rank adaptation (Hu et al. 2021), leaves $W$ alone and
+# trains a *patch* beside it, made of two thin matrices:
+#
+# $$W + B A$$
+#
+# Here is a patch that you can see. The frozen matrix is a photograph, 300 rows and 256 columns. The patch
+# wants three changes: stripes, a dark frame, and a broad diagonal band. The slider sets the *rank* of
+# the patch: how many columns and rows it is made of. At each rank you see the best patch that there is
+# (notebook 02 says what "best" means). The line under the picture counts the patch's numbers, and says
+# how far it still is from the full change. Drag, or use the arrow keys. At 0 there is no patch.
+
+# %%
+from lora_mini.desk.figures import photograph
+from lora_mini.desk.sliders import RankSlider
+
+W = photograph()
+rows, columns = np.mgrid[:300, :256]
+
+# %%
+stripes = 25.0 * (columns // 8 % 2)
+frame = 70.0 * ((rows > 25) & (rows < 275) & (columns > 25) & (columns < 231)) - 70
+band = 110.0 * (np.abs(rows - columns - 20) < 22)
+RankSlider(stripes + frame + band, frozen=W, rank=0, most=48,
+           alt="The photograph with a patch of rank 1, 2, 4, 8 and 16: the frame and the stripes are "
+               "there at once, the diagonal band only comes bit by bit.")
+
+# %% [markdown]
+# Stripes and frame are there after the first few ranks. The diagonal grows slowly, and at 16 its edges are
+# still blurred. A patch of low rank makes some changes for next to nothing, and others only at a price.
+# Which kind do real tasks ask for? That is the question of this course, and you will measure the answer.
+#
+# ## Bets
+# Watching a demonstration teaches little; *predicting* it first teaches more (Crouch et al. 2004). So
+# each notebook asks you to bet, and settles the bet a few cells on. Nothing depends on it: `None` means
+# no bet. Your bets stay on this computer, in a folder `.lora_mini` in your home folder.
+#
+# ### Bets 1 and 2
+# 1. Real models have matrices of 4,096 × 4,096. A patch of rank 8 holds how many percent as many numbers?
+# 2. The patch that makes the frame looks local: it darkens a border. What percentage of all entries would
+#    a *random* patch of rank 1 move?
+
+# %%
+from lora_mini.desk import bet, expect, settle, verdict
+from lora_mini.desk.verdicts import WORDS
+
+bet("00 percent of numbers in a patch", guess=None)
+bet("00 percent of entries moved", guess=None)
+
+# %% [markdown]
+# ## Thin
+# A patch of rank $r$ for a matrix $W$ $(d_{out}, d_{in})$ is a product of $B$ $(d_{out}, r)$ and $A$
+# $(r, d_{in})$. It takes $r\,(d_{out} + d_{in})$ numbers instead of $d_{out}\, d_{in}$. An example for
+# paper, with $r = 1$:
+#
+# $$B A = \begin{pmatrix} 1 \\ 3 \end{pmatrix} \begin{pmatrix} 2 & 0 & 5 \end{pmatrix}
+#       = \begin{pmatrix} 2 & 0 & 5 \\ 6 & 0 & 15 \end{pmatrix}$$
+
+# %%
+B = np.array([[1], [3]])  # (2, 1)
+A = np.array([[2, 0, 5]])  # (1, 3)
+print(B @ A)
+
+# %% [markdown]
+# Five numbers made six. At this size nothing is saved. At the size of a real matrix:
+
+# %%
+d = 4096
+patch, whole = 8 * (d + d), d * d
+print(f"patch {patch:,} numbers, matrix {whole:,}")
+settle("00 percent of numbers in a patch", 100 * patch / whole, unit="percent")
+
+# %% [markdown]
+# ## Exercises
+# An exercise has a cell with a gap, marked `your code here` or `None`. Fill it in and run the cell: the
+# last line checks your answer and says "solved", or what to look at. Under it a solution is folded away.
+#
+# ### Exercise 1: predict (1 minute)
+# How many numbers does a patch of rank 8 for a matrix of 4,096 × 4,096 hold? (You may peek at the line
+# above; this is to try out how it works.)
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb00 import check_patch_numbers
+
+# <stub>
+# patch_numbers = None  # your number
+# </stub>
+# <solution>
+patch_numbers = 8 * (4096 + 4096)
+# </solution>
+check_patch_numbers(patch_numbers)
+
+# %% [markdown]
+# ### Exercise 2: complete (4 minutes)
+# Build stripes as a patch of rank 1 for the photograph. Columns 8 to 15 become 40 brighter, 24 to 31
+# too, and so on: every second block of 8, beginning with the second. `np.outer(column, row)` multiplies a
+# column by a row.
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb00 import check_stripes
+
+row = np.where(np.arange(256) // 8 % 2 == 1, 40.0, 0.0)  # (256,): 0 eight times, 40 eight times, ...
+# <stub>
+# my_stripes = None  # your patch, (300, 256)
+# </stub>
+# <solution>
+my_stripes = np.outer(np.ones(300), row)
+# </solution>
+check_stripes(my_stripes)
+
+# %% [markdown]
+# ## At the seams?
+# People often say: *LoRA is like altering a suit instead of sewing a new one, with patches at key seams.*
+# It is a good picture, and we can ask where it fits. Is the suit left whole? Is the patch thin? Does it
+# sit at a few places? You may bet on the verdict first: `"holds"`, `"holds when"` (something is added),
+# `"misleading"` or `"not decided"`.
+
+# %%
+bet("C19", guess=None, choices=WORDS)
+
+# %%
+rng = np.random.default_rng(0)
+before = W.tobytes()
+random_patch = np.outer(rng.standard_normal(300), rng.standard_normal(256))  # rank 1
+patched = W + random_patch
+moved = np.mean(patched != W)
+settle("00 percent of entries moved", 100 * moved, unit="percent")
+
+# %% [markdown]
+# All of them. The number in row $i$ and column $j$ of the patch is $b_i a_j$, and that is zero only where
+# one of the two is. So the patch is thin in its *numbers*, not in its *places*. A change at a single place
+# has rank 1 too; but a change at twenty unrelated places may need rank 20. (That the suit stays untouched
+# is easy to see here, where nothing was trained. Notebook 04 tests it after training, to the last bit.)
+#
+# ## Verdicts
+# This course repeats what people say about LoRA, and then tests it: on your computer where that is
+# possible. A table of 21 claims, `lora_mini/desk/claims.toml`, is being filled notebook by notebook; it
+# says beforehand what would count. Then a function words the verdict: *holds*, *holds when ...*,
+# *misleading because ...*, or *not decided*. The suit is claim 19, C19 for short:
+
+# %%
+verdict("C19", suit_untouched=W.tobytes() == before, patch_is_thin=300 + 256 < W.size,
+        patch_sits_at_seams=moved <= 0.1)
+
+# %% [markdown]
+# A number in this course is one of three things. *Measured*: here and now, by the cell above it.
+# *Recorded*: measured elsewhere, and shipped with the command and the machine that made it. *Computed*:
+# worked out from shapes. The text says which.
+#
+# When the text expects something of a measurement, a line says whether it was seen on your machine:
+
+# %%
+expect("a random patch of rank 1 moves more than nine tenths of the entries", moved > 0.9)
+
+# %% [markdown]
+# ## Ten bets on LoRA
+# Before you know better: what will the verdicts be? Put one of the four words in place of `None`. The
+# notebooks settle your bets as they come to them; words that you don't know yet will be explained there.
+
+# %%
+ten = {
+    "C1": None,   # the pre-trained weights are the same afterwards, bit for bit
+    "C2": None,   # an update is the product of two thin matrices
+    "C3": None,   # up to 10,000 times fewer trainable numbers
+    "C4": None,   # about 3 times less memory in training
+    "C5": None,   # it matches or exceeds full fine-tuning
+    "C9": None,   # patches of rank 16 on all the matrices of the layers are a good start
+    "C10": None,  # DoRA, a variant of LoRA, trains more stably and pushes quality further
+    "C11": None,  # low rank helps against overfitting
+    "C12": None,  # it resists forgetting what the base knew
+    "C14": None,  # rank 8 or 16 works well for most tasks
+}
+bet(ten, choices=WORDS)
+
+# %% [markdown]
+# ## Where it goes from here
+# - **01, 02** take matrices apart: the SVD, and what low rank keeps and loses.
+# - **03, 04** build LoRA, by hand in NumPy, then as a layer in PyTorch.
+#
+# Each notebook can be opened first; each says what it needs. They were made to be changed: your copies in
+# `my_notebooks` are never overwritten.
+
+# %% [markdown]
+# ## What you have done
+# - You **said** it: LoRA freezes $W$ and trains $B$ and $A$; together they hold far fewer numbers.
+# - You **judged** the suit: untouched, yes; a thin patch, yes; at the seams, no.
+# - You **used** a slider, two bets, two exercises and a verdict.
+#
+# **On your own.** Change the three changes above. What else is cheap? Try a smaller square, a circle, a
+# chequered floor, and a line of text. Guess the rank at which each is there, then slide.
+#
+# **In practice.** Which matrices of a model get a patch, and of which rank, is your choice. Notebook 04
+# begins with it.
+#
+# **Further reading.**
+# - Hu et al., *LoRA: Low-rank adaptation of large language models* (2021), sections 1 and 4: the idea, in
+#   the authors' words.
+# - Crouch, Fagen, Callan and Mazur, *Classroom demonstrations: learning tools or entertainment?* (American
+#   Journal of Physics, 2004): why we ask you to bet.

@@ -1,0 +1,301 @@
+# %% [markdown]
+# # 1. Take a matrix apart
+#
+# You will find the singular value decomposition (SVD) by looking at a circle, and then compute it with a
+# loop of three lines.
+#
+# At the end of this notebook you will be able to
+# - **see** what a matrix does to space: which directions it stretches most and least, and by how much;
+# - **compute** an SVD by power iteration, and check it against NumPy;
+# - **say** what in an SVD is fixed and what is a matter of choice.
+#
+# You need NumPy, matrix products, and the length and the scalar product of vectors. About 30 minutes to
+# study.
+
+# %% [markdown]
+# **Two questions before you start.** Answer aloud, then unfold.
+#
+# <details><summary>1. How many numbers does a patch of rank r for a (d_out, d_in) matrix hold? (00)</summary>
+#
+# $r\,(d_{out} + d_{in})$.
+# </details>
+# <details><summary>2. Which change of the photograph was cheap, and which was not? (00)</summary>
+#
+# Stripes and the frame came with the first ranks. The diagonal band took dozens.
+# </details>
+
+# %%
+import numpy as np
+
+from lora_mini.desk import bet, expect, settle, show
+from lora_mini.desk.figures import ACCENT, GREY, SECOND, axes, photograph
+from lora_mini.desk.sliders import RankSlider
+
+# %% [markdown]
+# ## What a matrix does to a circle
+# A matrix takes a vector in and puts a vector out: $y = M x$. To see what it does, feed it every vector
+# of length 1, that is, a circle. Some of them come out longer, some shorter. Pick the input that is
+# stretched most, and the one that is stretched least.
+#
+# ### Bets 1 and 2
+# 1. What is the angle between these two **inputs**, in degrees?
+# 2. And between their two **outputs**?
+
+# %%
+bet("01 angle between the inputs", guess=None)
+bet("01 angle between the outputs", guess=None)
+
+# %%
+M = np.array([[2.0, 1.0], [0.5, 1.5]])  # (d_out, d_in) = (2, 2)
+angle = np.linspace(0, 2 * np.pi, 361)
+circle = np.stack([np.cos(angle), np.sin(angle)])  # (2, 361): a column for each direction
+image = M @ circle
+
+# %%
+lengths = np.linalg.norm(image, axis=0)
+far, near = lengths.argmax(), lengths.argmin()
+fig, (left, right) = axes(6.6, 3.2, 2)
+left.plot(*circle, color=GREY)
+right.plot(*image, color=GREY)
+for k, colour, j in ((far, ACCENT, 1), (near, SECOND, 2)):
+    for ax, points, name in ((left, circle, "v_{}"), (right, image, "s_{0} u_{0}")):
+        ax.plot([0, points[0, k]], [0, points[1, k]], color=colour)
+        ax.text(*(points[:, k] * 1.08), f"${name.format(j)}$", color=colour, ha="center")
+for ax, title in ((left, "x, of length 1"), (right, "y = M x")):
+    ax.set(xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), aspect="equal", title=title)
+show(fig, "A circle becomes an ellipse. Blue, number 1: the direction that is stretched most. Orange, "
+          "number 2: the one that is stretched least.",
+     alt=f"Left a circle, right an ellipse whose longest half-axis is {lengths[far]:.2f} and whose "
+         f"shortest is {lengths[near]:.2f}.")
+
+# %% [markdown]
+# Two things deserve a second look. We picked the blue and the orange input by their stretch alone.
+
+# %%
+def degrees_between(a, b):
+    cosine = abs(a @ b) / np.linalg.norm(a) / np.linalg.norm(b)  # abs: a line has no arrow
+    return np.degrees(np.arccos(min(cosine, 1.0)))
+
+
+for name, points in (("inputs", circle), ("outputs", image)):
+    degrees = round(degrees_between(points[:, far], points[:, near]))
+    settle(f"01 angle between the {name}", degrees, within=0.02)
+
+# %% [markdown]
+# Perpendicular, both times. Most perpendicular pairs don't stay so, but every matrix has a set of
+# perpendicular inputs that it sends to perpendicular outputs. (That is a theorem; below you will try it
+# on random matrices.) These are its *singular directions*. The inputs are called $v_1, v_2$, the outputs
+# $u_1, u_2$ (scaled to length 1), and the stretches are the *singular values* $s_1 \ge s_2 \ge 0$:
+#
+# $$M v_j = s_j u_j$$
+
+# %%
+v1, v2 = circle[:, far], circle[:, near]
+s1, s2 = lengths[far], lengths[near]
+u1, u2 = M @ v1 / s1, M @ v2 / s2
+print(f"s1 = {s1:.3f}   s2 = {s2:.3f}   s1 s2 = {s1 * s2:.3f}   |det M| = {abs(np.linalg.det(M)):.3f}")
+
+# %% [markdown]
+# The product is the area of the ellipse relative to the circle, which is what a determinant measures.
+#
+# ## Putting it together
+# Any input is a mixture of the $v_j$ (and perhaps a rest that $M$ sends to zero). How much of each, the
+# scalar products $v_j^\top x$ say. $M$ stretches each part and points it along $u_j$. So
+#
+# $$M x = \sum_j u_j\, s_j\, (v_j^\top x), \qquad M = \sum_j s_j\, u_j v_j^\top = U S V^\top$$
+#
+# For $M$ $(m, n)$ and $k = \min(m, n)$: $U$ $(m, k)$ has the $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on
+# its diagonal, $V^\top$ $(k, n)$ the $v_j$ as rows. In words: **turn, stretch, turn** (a turn may hold a mirror). An example for
+# paper: a matrix with 4 and 3 on its diagonal turns nothing and stretches by 4 and 3.
+
+# %%
+rebuilt = s1 * np.outer(u1, v1) + s2 * np.outer(u2, v2)
+print(np.round(rebuilt, 2))
+
+# %% [markdown]
+# That is $M$, up to the hundredth: we looked at whole degrees only. Now larger matrices, taken apart by
+# NumPy: are their $v_j$ perpendicular to each other, and their images too?
+
+# %%
+rng = np.random.default_rng(0)
+for m, n in ((5, 3), (4, 4), (3, 7)):
+    R = rng.standard_normal((m, n))
+    V = np.linalg.svd(R, full_matrices=False)[2].T  # (n, k): a column for each v_j
+    for name, columns in (("inputs", V), ("outputs", R @ V)):
+        products = columns.T @ columns  # scalar products of every pair
+        off = np.abs(products - np.diag(np.diag(products))).max()
+        print(f"({m}, {n}) {name:8s} all perpendicular: {off < 1e-12}")
+
+# %% [markdown]
+# ### Exercise 1: predict (3 minutes)
+# A matrix has $s_1 = 5$ and $s_2 = 2$. What is the **length** of $M x$ for $x = 0.6\, v_1 + 0.8\, v_2$?
+# Paper will do.
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb01 import check_length
+
+# <stub>
+# length = None  # your number
+# </stub>
+# <solution>
+length = np.hypot(5 * 0.6, 2 * 0.8)  # perpendicular parts: Pythagoras
+# </solution>
+check_length(length)
+
+# %% [markdown]
+# ## More than two dimensions
+# In 300 dimensions nobody can try all directions. But there is a trick. Send a vector forth with $M$ and
+# back with $M^\top$. Transposing the sum of layers swaps $u_j$ and $v_j$, so $M^\top u_j = s_j v_j$. On the
+# way forth the part along $v_j$ is stretched by $s_j$, and on the way back once more:
+# $M^\top M v_j = s_j^2 v_j$. The part along $v_1$ grows fastest. Repeat, and it is all that is left. This is
+# *power iteration*.
+
+# %%
+exact = np.linalg.svd(M)[2][0]  # v1 by NumPy; ours was picked to whole degrees
+x = np.array([1.0, -0.2])  # any start will do, unless it is perpendicular to v1
+for _ in range(6):
+    x = M.T @ (M @ x)
+    x = x / np.linalg.norm(x)
+    stretch = np.linalg.norm(M @ x)
+    print(f"angle to v1: {degrees_between(x, exact):8.4f} degrees   stretch: {stretch:.4f}")
+
+# %% [markdown]
+# ### Bet 3
+# Each round multiplies the unwanted part, relative to the wanted one, by $(s_2 / s_1)^2$. With
+# $s_2 / s_1 = 0.5$: how many rounds make it at least a million times smaller?
+
+# %%
+bet("01 rounds for a millionth", guess=None)
+
+# %%
+rounds, unwanted = 0, 1.0
+while unwanted > 1e-6:
+    unwanted *= 0.5**2
+    rounds += 1
+settle("01 rounds for a millionth", rounds)
+
+# %% [markdown]
+# When $s_1$ and $s_2$ are nearly equal it takes long; when they are equal, no direction wins, and none is
+# better than another.
+#
+# ### Exercise 2: complete (3 minutes)
+# Write one round. `M` is $(m, n)$, `v` is $(n,)$, and the result has length 1.
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb01 import check_power_step
+
+
+def power_step(M, v):
+    # <solution>
+    w = M.T @ (M @ v)
+    return w / np.linalg.norm(w)
+    # </solution>
+
+
+check_power_step(power_step)
+
+# %% [markdown]
+# ## All of it
+# Power iteration finds the first layer $s_1 u_1 v_1^\top$. To get the next, *peel* it off and start again
+# on the rest. Three hundred rounds are plenty, unless two values are very close.
+
+# %%
+def svd_by_hand(M, rank, rounds=300):
+    rest, rng = M.copy(), np.random.default_rng(0)
+    U, S, V = [], [], []
+    for _ in range(rank):
+        v = rng.standard_normal(M.shape[1])
+        for _ in range(rounds):
+            v = rest.T @ (rest @ v)
+            v /= np.linalg.norm(v)
+        s = np.linalg.norm(rest @ v)
+        u = rest @ v / s
+        rest = rest - s * np.outer(u, v)  # peel the layer off
+        U, S, V = [*U, u], [*S, s], [*V, v]
+    return np.array(U).T, np.array(S), np.array(V)  # (m, rank), (rank,), (rank, n)
+
+
+# %%
+X = photograph()[40:140, 80:160]  # a part of a photograph: (100, 80)
+U, S, Vt = svd_by_hand(X, 12)
+U_np, S_np, Vt_np = np.linalg.svd(X, full_matrices=False)
+print("by hand:", np.round(S[:6], 1))
+print("NumPy:  ", np.round(S_np[:6], 1))
+
+# %% [markdown]
+# The singular values agree. What about the directions?
+
+# %%
+same = [np.allclose(U[:, j], U_np[:, j], atol=1e-3) for j in range(6)]
+opposite = [np.allclose(U[:, j], -U_np[:, j], atol=1e-3) for j in range(6)]
+print("all equal:", all(same), "  all equal up to the sign:", all(np.logical_or(same, opposite)))
+
+# %% [markdown]
+# A direction is a line; which of its two ends carries the arrow is a matter of choice. Turn $u_j$ *and*
+# $v_j$ around, and their product stays. The **values** are fixed. The **layers** are fixed as long as no two
+# values are equal. The **signs** are not. So never compare factors; compare what they multiply to.
+
+# %%
+by_hand = (U * S) @ Vt  # U * S scales each column by its s
+by_numpy = (U_np[:, :12] * S_np[:12]) @ Vt_np[:12]
+gap = np.linalg.norm(by_hand - by_numpy) / np.linalg.norm(by_numpy)
+expect("twelve layers by hand and by NumPy add up to the same, to a thousandth", gap < 1e-3)
+
+# %%
+fig, ax = axes(5.2, 2.9)
+ax.plot(range(1, 81), S_np, color=GREY, label="NumPy")
+ax.plot(range(1, 13), S, "o", color=ACCENT, ms=4, label="by hand")
+ax.legend()
+ax.set(xlabel="j", ylabel="singular value $s_j$", yscale="log")
+show(fig, "The singular values of a piece of photograph, the largest first, on a log scale. The first "
+          "layer carries the brightness; most of the others are faint.",
+     alt=f"Singular values fall from {S_np[0]:.0f} at j = 1 to {S_np[11]:.0f} at j = 12 and "
+         f"{S_np[-1]:.1f} at j = 80; the twelve by hand lie on NumPy's curve.")
+
+# %% [markdown]
+# ### Exercise 3: find the bug (4 minutes)
+# This peeling step is not quite right. Afterwards the rest should send $v$ to zero. Mend it.
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb01 import check_peel
+
+
+def peel(M, u, s, v):
+    # <stub>
+    # return M - np.outer(u, v)
+    # </stub>
+    # <solution>
+    return M - s * np.outer(u, v)
+    # </solution>
+
+
+check_peel(peel)
+
+# %% [markdown]
+# ## The layers, one by one
+# The slider adds them in order of weight. Notebook 02 asks how many are enough.
+
+# %%
+RankSlider(X, "A part of the photograph at ranks 1, 2, 4, 8 and 16: a blur with a cap, then a face.",
+           rank=1, most=40)
+
+# %% [markdown]
+# ## What you have done
+# - You **saw** a circle become an ellipse. One pair of perpendicular inputs becomes its half-axes, and
+#   their lengths are the singular values.
+# - You **computed** an SVD by power iteration and peeling, and its layers added up to NumPy's.
+# - You **said** what is fixed, the values and the layers, and what is chosen, the signs.
+#
+# **On your own.** Draw the ellipse of a matrix whose rows are multiples of each other. What has become of
+# the orange output? (It has no direction left: don't divide by its length.) Then try a rotation: why does
+# "stretched most" mean nothing there?
+#
+# **In practice.** Use `numpy.linalg.svd(X, full_matrices=False)`: the plain call also returns directions
+# that $X$ never uses. Power iteration is what remains when a matrix is too large to be taken apart whole;
+# notebook 02 has a better version of it.
+#
+# **Further reading.**
+# - Trefethen and Bau, *Numerical linear algebra* (1997), lectures 4 and 5: the SVD from circles and
+#   ellipses, in a few pages.
+# - Stewart, *On the early history of the singular value decomposition* (SIAM Review, 1993): five people
+#   who found it, from 1873 on.

@@ -1,0 +1,125 @@
+"""The suite can fail: faults are planted in a copy of the package, and each must turn a test red.
+
+Each fault names the test that it must break, and that test has to fail by its assertion.
+"""
+
+import multiprocessing
+import re
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+
+import planting
+import pytest
+
+import build
+
+LORA, MODEL, SVD = "lora_mini/lora.py", "lora_mini/model.py", "lora_mini/svd.py"
+BREAKS = {  # name: (file, what stands there, what is planted, the test that must turn red)
+    "scale dropped": (
+        LORA, "(self.scaling * F.linear(thin, self.lora_B))", "F.linear(thin, self.lora_B)",
+        "test_lora.py::test_outputs_and_gradients_match_a_dense_layer"),
+    "rank not divided by": (
+        LORA, "(math.sqrt(self.rank) if self.rslora else self.rank)", "1",
+        "test_lora.py::test_the_update_of_the_paper_fixture"),
+    "base not frozen": (
+        LORA, "base.requires_grad_(False)", "base",
+        "test_lora.py::test_only_the_factors_are_trainable"),
+    "A and B exchanged at the start": (
+        LORA, "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))",
+        "nn.init.zeros_(self.lora_A), nn.init.kaiming_uniform_(self.lora_B, a=math.sqrt(5))",
+        "test_lora.py::test_it_starts_as_its_base_bit_for_bit_and_B_is_zero"),
+    "B not zero": (
+        LORA, "torch.zeros(base.out_features", "torch.ones(base.out_features",
+        "test_lora.py::test_it_starts_as_its_base_bit_for_bit_and_B_is_zero"),
+    "fan of the wrong axis": (
+        LORA, "kaiming_uniform_(self.lora_A,", "kaiming_uniform_(self.lora_A.T,",
+        "test_lora.py::test_A_is_uniform_in_one_over_root_d_in"),
+    "merge without the scale": (
+        LORA, "self.update().to(_wide(W))", "(self.lora_B @ self.lora_A).to(_wide(W))",
+        "test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
+    "merged forward adds the branch again": (
+        LORA, "return F.linear(x, self.weight, self.base.bias)",
+        "return F.linear(x, self.weight, self.base.bias) + x @ self.update().T",
+        "test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
+    "merged in place": (
+        LORA, "        self.merged = True\n", "        self.merged = True\n"
+        "        self.base.weight.data += self.update().data\n",
+        "test_lora.py::test_merge_and_unmerge_leave_every_bit_of_the_base"),
+    "unmerge keeps the merged weight": (
+        LORA, "self.merged, self._cache = False, None", "pass",
+        "test_model.py::test_merge_agrees_with_the_unmerged_model_and_unmerge_restores_it"),
+    "cache never renewed": (
+        LORA, "self._cache is None or self._cache[0] != key", "self._cache is None",
+        "test_lora.py::test_a_merged_layer_never_answers_with_a_stale_weight"),
+    "dropout left on in eval": (
+        LORA, "self.dropout(x).to", "F.dropout(x, self.dropout.p).to",
+        "test_lora.py::test_dropout_acts_on_the_update_alone_and_only_in_training"),
+    "a name that matches nothing passes": (
+        "lora_mini/targets.py", "if not hits:", "if not hits and len(patterns) == 1:",
+        "test_model.py::test_bad_input_is_refused_and_leaves_the_model_untouched"),
+    "the rest of the model not frozen": (
+        MODEL, "    model.requires_grad_(False)\n", "",
+        "test_model.py::test_attach_freezes_the_rest_and_changes_no_output"),
+    "a tied weight torn": (
+        MODEL, "        _refuse_final(model, layers)\n", "        pass\n",
+        "test_model.py::test_a_final_merge_of_a_tied_head_is_refused_and_changes_nothing"),
+    "wrong end of the spectrum": (
+        SVD, "return U[:, :rank], S[:rank], Vt[:rank]\n\n\ndef low",
+        "return U[:, -rank:], S[-rank:], Vt[-rank:]\n\n\ndef low",
+        "test_svd.py::test_low_rank_of_a_diagonal_matrix_keeps_the_large_entry"),
+    "energy not squared": (
+        SVD, "total = np.sum(S**2)\n    return float(np.sum(S[:rank] ** 2)",
+        "total = np.sum(S)\n    return float(np.sum(S[:rank])",
+        "test_svd.py::test_energy_kept_of_3_4_is_9_of_25_in_squares"),
+    "count off by the bias": (
+        "lora_mini/ledger.py", "everything = list(model.parameters())",
+        "everything = [p for n, p in model.named_parameters() if 'bias' not in n]",
+        "test_ledger.py::test_a_count_by_hand_before_and_after_attaching"),
+    "the slider sends unscaled factors": (
+        "lora_mini/desk/sliders.py", "B, A = factors(X, most)",
+        "B, A = factors(X, most); A = A / np.linalg.norm(A, axis=1, keepdims=True)",
+        "test_desk.py::test_the_sliders_payload_adds_up_to_the_truncation_at_every_rank"),
+    "a verdict that ignores a broken core": (
+        "lora_mini/desk/verdicts.py", 'failing("core")', 'failing("cores")',
+        "test_desk.py::test_each_fact_reversed_turns_the_verdict"),
+    "a check that calls everything solved": (
+        "lora_mini/desk/checks/__init__.py", "if _holds(right, attempt):", "if True:",
+        "test_checks.py::test_a_check_knows_this_answer"),
+    "a smoke test that never looks at the base": (
+        "lora_mini/audit.py", "same = _digest(model) == base_before", "same = True",
+        "test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
+}
+
+
+def plant(folder, name):
+    """A copy of the package and its tests in `folder`, with one fault in it."""
+    file, old, new, _ = BREAKS[name]
+    source = (build.ROOT / file).read_text("utf-8")
+    assert source.count(old) == 1, f"{file} holds {source.count(old)} times: {old}"
+    for part in ("lora_mini", "tests"):
+        shutil.copytree(build.ROOT / part, folder / part,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / file).write_text(source.replace(old, new), "utf-8")
+    for needed in ("conftest.py", "build.py", "pyproject.toml"):
+        shutil.copy(build.ROOT / needed, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    folders = [plant(tmp_path_factory.mktemp("break"), name) for name in BREAKS]
+    tests = [test for *_, test in BREAKS.values()]
+    fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if fork else "spawn")
+    context.set_forkserver_preload(["torch", "pytest", "nbval.plugin", "jupytext", "planting"])
+    with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:  # a new process for each
+        return dict(zip(BREAKS, pool.map(planting.run, folders, tests), strict=True))
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_planted_fault_turns_its_test_red(outcomes, name):
+    status, output = outcomes[name]
+    assert status == 1, output
+    by_assertion = r"^E +(AssertionError|assert|.*(DID NOT RAISE|Regex pattern did not match))"
+    assert re.search(by_assertion, output, re.M), output
+    assert not re.search(r"ImportError|SyntaxError|ModuleNotFoundError", output), output

@@ -1,0 +1,174 @@
+"""Every check says "solved" to the solution, and tells known wrong answers apart."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lora_mini as lm
+from lora_mini.desk import checks
+from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04
+
+stripes = np.where(np.arange(256) // 8 % 2 == 1, 40.0, 0.0)
+photo_ones = np.ones(300)
+
+
+def svd_with(change):
+    """A `truncate` that has one thing wrong with it."""
+    def truncate(X, rank):
+        U, S, Vt = np.linalg.svd(X, full_matrices=False)
+        return change(U, S, Vt, rank)
+    return truncate
+
+
+def rank_with(power, at_most=True, short=0):
+    def rank_for_error(S, error):
+        left = np.append(np.cumsum(S[::-1] ** power)[::-1], 0)
+        limit = error**power * left[0]
+        return int(np.argmax(left <= limit if at_most else left < limit)) - short
+    return rank_for_error
+
+
+MODEL = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+INPUTS = torch.linspace(-1, 1, 12).reshape(4, 3)
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def step(net, optimiser):
+    optimiser.zero_grad()
+    net(INPUTS).square().mean().backward()
+    optimiser.step()
+
+
+def set_up(spoil=None):
+    def make_model():
+        net = model()
+        early = list(net.parameters())
+        lm.attach(net, ["0"], rank=2, alpha=5)
+        if spoil == "thawed":
+            net[0].base.weight.requires_grad_(True)
+        held = early if spoil == "early" else [p for p in net.parameters() if p.requires_grad]
+        return net, torch.optim.Adam(held, lr=0.01)
+    return make_model
+
+
+def in_place(layer):
+    layer.base.weight.data += layer.scaling * layer.lora_B @ layer.lora_A
+    return layer.base.weight
+
+
+def branch(layer, x):
+    return layer.scaling * F.linear(F.linear(x, layer.lora_A), layer.lora_B)
+
+
+CASES = [  # a check, an answer, and what it must say
+    (nb00.check_patch_numbers, 65536, "solved"),
+    (nb00.check_patch_numbers, 4096**2, "the whole matrix"),
+    (nb00.check_patch_numbers, 8192, "one column and one row"),
+    (nb00.check_patch_numbers, 131072, "add up"),
+    (nb00.check_stripes, np.outer(photo_ones, stripes), "solved"),
+    (nb00.check_stripes, np.outer(stripes, photo_ones), "the column comes first"),
+    (nb00.check_stripes, stripes, "lay it over all 300 rows"),
+    (nb00.check_stripes, np.outer(photo_ones, 40 - stripes), "but the others"),
+    (nb00.check_stripes, np.outer(np.ones(256), stripes), "300 entries"),
+    (nb00.check_stripes, np.outer(40 * photo_ones, stripes), "multiplied in twice"),
+    (nb00.check_stripes, np.outer(photo_ones, stripes / 40), "how bright"),
+
+    (nb01.check_length, 3.4, "solved"),
+    (nb01.check_length, 4.6, "perpendicular"),
+    (nb01.check_length, 11.56, "square of the length"),
+    (nb01.check_length, 29**0.5, "only 0.6 and 0.8"),
+    (nb01.check_length, [3, 1.6], "how long are they together"),
+    (nb01.check_power_step, lambda M, v: M.T @ M @ v / np.linalg.norm(M.T @ M @ v), "solved"),
+    (nb01.check_power_step, lambda M, v: M.T @ M @ v, "scale it to length 1"),
+    (nb01.check_power_step, lambda M, v: M @ v / np.linalg.norm(M @ v), "come back"),
+    (nb01.check_power_step, lambda M, v: M.T @ M @ v / np.max(M.T @ M @ v), "length is not 1"),
+    (nb01.check_power_step, lambda M, v: -M.T @ M @ v / np.linalg.norm(M.T @ M @ v), "arrow"),
+    (nb01.check_peel, lambda M, u, s, v: M - s * np.outer(u, v), "solved"),
+    (nb01.check_peel, lambda M, u, s, v: M - np.outer(u, v), "stretches v by s - 1"),
+    (nb01.check_peel, lambda M, u, s, v: M + s * np.outer(u, v), "added"),
+    (nb01.check_peel, lambda M, u, s, v: M - s**2 * np.outer(u, v), "not squared"),
+    (nb01.check_peel, lambda M, u, s, v: M - s * np.outer(v, u), "raised ValueError"),
+
+    (nb02.check_break_even, 240, "solved"),
+    (nb02.check_break_even, 241, "241,000"),
+    (nb02.check_break_even, 200, "a column AND a row"),
+    (nb02.check_break_even, 12, "one more rank"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: (U[:, :r] * S[:r]) @ Vt[:r]), "solved"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: U[:, :r] @ Vt[:r]), "values are missing"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: (U[:, -r:] * S[-r:]) @ Vt[-r:]), "smallest"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: U[:, :r] * S[:r]), "the shape of the X"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: (U[:, :r] * S[:r]**2) @ Vt[:r]), "squared"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: (U[:, :r] * S[:r]) @ Vt[:, :r].T), "rows"),
+    (nb02.check_truncate, svd_with(lambda U, S, Vt, r: (U[:, :3] * S[:3]) @ Vt[:3]), "another"),
+    (nb02.check_rank_for_error, rank_with(2), "solved"),
+    (nb02.check_rank_for_error, rank_with(1), "What adds up?"),
+    (nb02.check_rank_for_error, rank_with(2, short=1), "one short"),
+    (nb02.check_rank_for_error, rank_with(2, at_most=False), "'at most' allows that"),
+
+    (nb03.check_count, 1280, "solved"),
+    (nb03.check_count, 6144, "the whole matrix"),
+    (nb03.check_count, 49152, "add the two factors up"),
+    (nb03.check_count, 1024, "different lengths"),
+    (nb03.check_grad_B, lambda G, x, A, s: s * G.T @ (x @ A.T), "solved"),
+    (nb03.check_grad_B, lambda G, x, A, s: G.T @ (x @ A.T), "scale is missing"),
+    (nb03.check_grad_B, lambda G, x, A, s: (s * G.T @ (x @ A.T)).T, "transposed"),
+    (nb03.check_grad_B, lambda G, x, A, s: s * G.T @ x, "only through A"),
+    (nb03.check_grad_B, lambda G, x, A, s: s * G.T @ x @ A, "raised ValueError"),
+    (nb03.check_update, lambda A, B, a: a / len(A) * B @ A, "solved"),
+    (nb03.check_update, lambda A, B, a: a * B @ A, "should be 3, yours is 6"),
+    (nb03.check_update, lambda A, B, a: B @ A, "alpha has no effect"),
+    (nb03.check_update, lambda A, B, a: a / A.shape[1] * B @ A, "not by d_in"),
+    (nb03.check_update, lambda A, B, a: a / len(A) ** 0.5 * B @ A, "rsLoRA"),
+    (nb03.check_update, lambda A, B, a: 3 * B @ A, "at r 4 the scale is off"),
+
+    (nb04.check_adam_numbers, 896, "solved"),
+    (nb04.check_adam_numbers, 448, "two more for each"),
+    (nb04.check_adam_numbers, 6144, "nothing for what is frozen"),
+    (nb04.check_merged_weight, lambda m: m.base.weight + m.update(), "solved"),
+    (nb04.check_merged_weight, lambda m: m.base.weight + m.lora_B @ m.lora_A, "scale is missing"),
+    (nb04.check_merged_weight, lambda m: m.update(), "update alone"),
+    (nb04.check_merged_weight, in_place, "wrote into the frozen weight"),
+    (nb04.check_merged_weight, lambda m: m.base.weight + 5 * m.lora_B @ m.lora_A, "not by alpha"),
+    (nb04.check_merged_weight, lambda m: m.base.weight + 5 // 2 * m.lora_B @ m.lora_A, "//"),
+    (nb04.check_merged_forward, lambda x, W, m: F.linear(x, W, m.bias), "solved"),
+    (nb04.check_merged_forward, lambda x, W, m: F.linear(x, W, m.bias) + branch(m, x), "one more"),
+    (nb04.check_merged_forward, lambda x, W, m: F.linear(x, W), "bias has gone"),
+    (nb04.check_merged_forward, lambda x, W, m: m(x), "use the merged weight"),
+    (nb04.check_merged_forward, lambda x, W, m: m.base(x), "without its adapter"),
+    (lambda f: nb04.check_set_up(f, step), set_up(), "solved"),
+    (lambda f: nb04.check_set_up(f, step), set_up("early"), "Whose tensors"),
+    (lambda f: nb04.check_set_up(f, step), set_up("thawed"), "more trains than the factors"),
+]
+
+
+@pytest.mark.parametrize("check, attempt, words", CASES)
+def test_a_check_knows_this_answer(check, attempt, words, capsys):
+    check(attempt)
+    said = " ".join(capsys.readouterr().out.split())
+    assert words in said
+    assert (said == "solved") == (words == "solved")
+
+
+@pytest.mark.parametrize("check", {case[0]: None for case in CASES})
+def test_a_check_stands_everything_and_raises_nothing(check, capsys):
+    checks_a_function = callable(next(attempt for c, attempt, _ in CASES if c is check))
+    for junk in (None, "a word", 3j, [], np.zeros((2, 2, 2)), object(), np.nan, {"a": 1}):
+        check((lambda *args, junk=junk: junk) if checks_a_function else junk)
+        assert capsys.readouterr().out.startswith(("not attempted yet", "not yet: "))
+    if checks_a_function:
+        check(lambda *args: 1 / 0)
+        assert "raised ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_an_empty_stub_is_not_a_mistake(capsys):
+    checks.answer(None, bool)
+    checks.answer(..., bool)
+    checks.answer(lambda: None, bool)
+    assert [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "not attempted yet"] * 3

@@ -1,0 +1,247 @@
+"""Figures, sliders, bets and verdicts: what the notebooks put before the reader."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from lora_mini import svd
+from lora_mini.desk import bets, figures, sliders, verdicts
+
+# Figures
+
+
+def test_the_photograph_is_the_mean_of_its_pixels_in_grey():
+    X = figures.photograph()
+    assert X.shape == (300, 256) and X.min() >= 0 and X.max() <= 255
+    with figures.matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        rgb = matplotlib.image.imread(file, format="jpg").astype(float)
+    corner = (0.299 * rgb[:2, :2, 0] + 0.587 * rgb[:2, :2, 1] + 0.114 * rgb[:2, :2, 2]).mean()
+    assert X[0, 0] == pytest.approx(corner)
+
+
+def test_show_puts_out_picture_words_and_caption_and_closes_the_figure(monkeypatch):
+    seen = []
+    monkeypatch.setattr(figures, "display", lambda data, **options: seen.append((data, options)))
+    fig, ax = figures.axes(3, 2)
+    ax.plot([1, 2])
+    figures.show(fig, "A line.", alt="It rises from 1 to 2.")
+    (data, options), (caption, _) = seen
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert data["text/plain"] == "[figure] It rises from 1 to 2."
+    assert options["metadata"]["image/png"] == {"alt": "It rises from 1 to 2.", "width": 288}
+    assert caption["text/markdown"] == "*A line.*" and not plt.fignum_exists(fig.number)
+
+
+def test_the_same_figure_gives_the_same_bytes_and_no_setting_is_changed():
+    before = dict(plt.rcParams)
+    made = [figures.png(figures.fixed_row([np.eye(3) * 255] * 2, ["a", "b"])) for _ in range(2)]
+    assert made[0] == made[1] and dict(plt.rcParams) == before
+
+
+def test_a_fixed_row_wraps_into_columns_and_clips_to_its_scale():
+    fig = figures.fixed_row((np.eye(4) for _ in range(5)), "abcde", columns=3, low=0, high=0.5)
+    used = [ax for ax in fig.axes if ax.images]
+    assert len(used) == 5 and len(fig.axes) == 6
+    assert used[0].images[0].get_clim() == (0, 0.5)
+    plt.close(fig)
+
+
+# Sliders
+
+
+@pytest.fixture
+def X():
+    return np.random.default_rng(0).uniform(0, 255, (12, 9))
+
+
+def unpacked(slider):
+    """B (m, most) and A (most, n) as the browser sees them."""
+    left = np.frombuffer(slider.left, "<i2").reshape(slider.most, slider.m).astype(np.float64)
+    right = np.frombuffer(slider.right, "<i2").reshape(slider.most, slider.n)
+    return left.T * np.array(slider.scales), right
+
+
+def test_the_sliders_payload_adds_up_to_the_truncation_at_every_rank(X):
+    B, A = unpacked(sliders.RankSlider(X, "words", most=9))
+    for r in range(1, 10):
+        assert np.abs(B[:, :r] @ A[:r] - svd.low_rank(X, r)).max() < 0.1  # of 255 grey levels
+
+
+def test_the_photographs_payload_is_within_a_tenth_of_a_grey_level_at_both_ends():
+    photo = figures.photograph()
+    slider = sliders.RankSlider(photo, "words")
+    B, A = unpacked(slider)
+    for r in (1, 64):
+        assert np.abs(B[:, :r] @ A[:r] - svd.low_rank(photo, r)).max() < 0.1
+    assert len(slider.left) + len(slider.right) == 2 * 64 * (300 + 256)
+
+
+def test_captions_count_numbers_and_errors_as_by_hand(X):
+    slider = sliders.RankSlider(X, "words", most=9, rank=3)
+    error = np.linalg.norm(X - svd.low_rank(X, 3)) / np.linalg.norm(X)
+    assert slider.captions[3] == (f"rank 3: 63 numbers instead of 108 (58.3%), "
+                                  f"relative error {error:.3f}")
+    assert slider.captions[0].endswith("relative error 1.000")
+    assert slider.captions[9].endswith("relative error 0.000") and len(slider.captions) == 10
+
+
+def test_the_frozen_picture_is_sent_as_grey_levels_and_shown_beneath(X):
+    slider = sliders.RankSlider(X, "words", most=2, frozen=np.full(X.shape, 99.6))
+    assert slider.frozen == bytes([100]) * X.size
+    with pytest.raises(ValueError, match=r"shape \(12, 9\), got \(9, 12\)"):
+        sliders.RankSlider(X, "words", most=2, frozen=X.T)
+    with pytest.raises(ValueError, match="between 1 and"):
+        sliders.RankSlider(X, "words", most=10)
+
+
+def test_the_sliders_bundle_holds_the_still_and_its_words(X):
+    data, metadata = sliders.RankSlider(X, "the words", most=8, rank=5)._repr_mimebundle_()
+    assert data["text/plain"] == "[slider] the words"
+    assert "application/vnd.jupyter.widget-view+json" in data
+    still = matplotlib.image.imread(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert still.shape[1] > still.shape[0] > 20
+    assert metadata["image/png"]["alt"] == "the words"
+
+
+# Bets
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_MINI_HOME", str(tmp_path / "home é"))
+    return tmp_path / "home é"
+
+
+def test_a_bet_is_noted_and_settled_in_place(home, capsys):
+    bets.bet("x", guess=30)
+    bets.settle("x", 40, unit="percent")
+    bets.settle("x", 31, unit="percent")
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["Your bet: 30. It is settled further down.",
+                    "The answer: 40 percent. Your bet: 30 percent: off by 10 percent, close.",
+                    "The answer: 31 percent. Your bet: 30 percent: off by 1 percent, close."]
+    bets.settle("x", 41)
+    assert "not close" in capsys.readouterr().out
+    assert json.loads((home / "bets.json").read_text("utf-8")) == {
+        "x": {"guess": 30, "outcome": 41.0, "close": False}}
+
+
+def test_no_bet_never_blocks_and_writes_nothing(home, capsys):
+    bets.bet("x", guess=None)
+    bets.settle("x", 0.0157, unit="times")
+    bets.settle("y", 3, only_if_placed=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "No bet yet: put your guess in place of None and run this again, or just read on.",
+        "The answer: 0.0157 times. You placed no bet."]
+    assert not home.exists()
+
+
+def test_a_choice_is_right_or_not_and_a_wrong_kind_is_refused(home, capsys):
+    bets.bet("x", guess="A", choices=("A", "B"))
+    bets.settle("x", "B")
+    bets.settle("x", "A")
+    bets.bet("x", guess="C", choices=("A", "B"))
+    bets.bet("y", guess="many")
+    bets.bet("y", guess=True)
+    said = capsys.readouterr().out
+    assert "not this time" in said and "right" in said
+    assert "expected one of A, B, got 'C'" in said
+    assert "expected a number, got 'many'" in said and "got True" in said
+    assert bets._read()["x"]["guess"] == "A" and "y" not in bets._read()
+
+
+def test_many_bets_at_once(home, capsys):
+    bets.bet({"C1": "holds", "C2": None}, choices=verdicts.WORDS)
+    assert capsys.readouterr().out.startswith("1 of 2 bets placed.")
+    assert list(bets._read()) == ["C1"]
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]", '{"x": 3}', "\x00"])
+def test_a_damaged_file_is_kept_aside_and_said_so(home, capsys, damage):
+    home.mkdir()
+    (home / "bets.json").write_text(damage, "utf-8")
+    bets.bet("x", guess=1)
+    assert "damaged" in capsys.readouterr().out
+    assert (home / "bets.damaged.json").read_text("utf-8") == damage
+    assert bets._read()["x"]["guess"] == 1
+
+
+def test_where_nothing_can_be_written_the_course_goes_on(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("LORA_MINI_HOME", str(tmp_path / "a file" / "below"))
+    bets.bet("x", guess=1)
+    bets.settle("x", 1)
+    assert "can't be" in capsys.readouterr().out
+
+
+# Verdicts
+
+GOOD = {"C1": ("base_unchanged", "only_factors_moved", "in_place_round_trip_exact"),
+        "C2": ("update_has_at_most_rank_r", "fewer_numbers", "dense_update_has_at_most_rank_r"),
+        "C19": ("suit_untouched", "patch_is_thin", "patch_sits_at_seams")}
+
+
+@pytest.mark.parametrize("claim", GOOD)
+def test_each_fact_reversed_turns_the_verdict(claim):
+    facts = dict.fromkeys(GOOD[claim], True)
+    assert str(verdicts.judge(claim, **facts)) == f"{claim} holds."
+    for number, name in enumerate(GOOD[claim]):
+        word = "holds when" if number == 2 else "misleading"
+        reversed_ = verdicts.judge(claim, **facts | {name: False})
+        assert reversed_.word == word
+        assert verdicts.claims()[claim]["facts"][name]["else"] in str(reversed_)
+        assert verdicts.judge(claim, **facts | {name: None}).word == "not decided"
+
+
+def test_a_broken_core_outweighs_all_else_and_reads_as_a_sentence():
+    names = GOOD["C1"]
+    everything = verdicts.judge("C1", **dict.fromkeys(names, False))
+    assert everything.word == "misleading" and "; and " in everything.reason
+    assert str(everything).startswith("C1 misleading because training changed")
+    missing = verdicts.judge("C1", **{names[0]: True, names[1]: None, names[2]: False})
+    assert str(missing) == "C1 not decided here: only_factors_moved was not measured."
+
+
+def test_unknown_claims_and_facts_are_refused():
+    with pytest.raises(ValueError, match="unknown claim 'C99': the table has C1, C2, C19"):
+        verdicts.judge("C99")
+    with pytest.raises(ValueError, match="C2 is judged by update_has"):
+        verdicts.judge("C2", fewer_numbers=True)
+
+
+def test_every_claim_of_logic_names_its_home_statistic_margin_and_facts():
+    for name, row in verdicts.claims().items():
+        assert {"says", "home", "kind", "statistic", "margin", "facts"} <= set(row), name
+        assert any(fact["role"] == "core" for fact in row["facts"].values())
+        assert all(fact["role"] in ("core", "condition") for fact in row["facts"].values())
+
+
+def test_verdict_prints_facts_and_settles_a_bet_but_raises_nothing(home, capsys):
+    bets.bet("C19", guess="holds", choices=verdicts.WORDS)
+    verdicts.verdict("C19", suit_untouched=np.True_, patch_is_thin=True, patch_sits_at_seams=False)
+    said = capsys.readouterr().out
+    assert "patch sits at seams: no" in said and "Verdict: C19 holds when thin means" in said
+    assert "Your bet: holds: not this time" in said
+
+
+def test_expect_says_what_was_seen(capsys):
+    verdicts.expect("it falls", True)
+    verdicts.expect("it falls", np.False_)
+    assert capsys.readouterr().out == "Seen here: it falls.\nNOT seen here: it falls.\n"
+
+
+# Imports run one way
+
+
+def test_the_desk_knows_no_model_and_only_sliders_import_widgets():
+    code = ("import sys, lora_mini.desk.figures, lora_mini.desk.bets, lora_mini.desk.verdicts;"
+            "assert 'anywidget' not in sys.modules and 'ipywidgets' not in sys.modules;"
+            "import lora_mini.svd; assert 'lora_mini.desk.sliders' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
