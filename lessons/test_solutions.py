@@ -5,7 +5,6 @@ import pytest
 import build
 
 
-
 @pytest.mark.parametrize("lesson", build.all_lessons(), ids=lambda path: path.stem)
 def test_every_solution_says_solved(lesson):
     build.build(lesson, "solved", force=True)
