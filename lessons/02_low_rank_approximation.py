@@ -463,7 +463,7 @@ show(fig, "The photograph and the straight board fall at once. The permutation g
 # patterns, along rows and columns.
 #
 # So is a trained weight matrix low-rank? LoRA does not say so. LoRA says that the *change* which
-# fine-tuning makes can be kept low-rank. Whether that is true, notebooks 06 to 08 measure.
+# fine-tuning makes can be kept low-rank. Whether that is true has to be measured, and will be.
 #
 # ## From here to LoRA
 # Give the square root of each weight $s_j$ to its column and the other to its row, so that neither

@@ -438,7 +438,7 @@ show(fig, "The first step at each rank, eight seeds. Adam stays level. SGD falls
 # So "with alpha/r the rate need not change with the rank" is advice for Adam, for the first steps, and at
 # small rates: ten times larger, rank 1 overshoots and gets worse while rank 64 still gains. What happens
 # later, when $A$ moves too, is another story. Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski
-# 2023). Notebook 07 puts them side by side.
+# 2023).
 
 # %% [markdown]
 # ### Exercise 3: find the bug (4 minutes)

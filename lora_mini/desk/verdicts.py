@@ -1,4 +1,4 @@
-"""Verdicts on claims: one function words them, from facts and the table claims.toml.
+"""Verdicts on claims: one function words them, from what was measured and the table claims.toml.
 
 The words are four: holds; holds when ...; misleading because ...; not decided. A verdict is
 printed and never raised: on another machine it may differ, and the notebook goes on.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_mini.desk.bets import settle
+from lora_mini.desk.intervals import interval
 
 WORDS = ("holds", "holds when", "misleading", "not decided")
 SEEN = {True: "yes", False: "no", None: "not measured"}
@@ -29,7 +30,7 @@ class Verdict:
 
 
 def claims():
-    """The table of claims, as a dictionary: name to what it says, its statistic and its facts."""
+    """The table of claims, as a dictionary: name to what it says, its statistic and its rule."""
     return tomllib.loads(Path(__file__).with_name("claims.toml").read_text("utf-8"))
 
 
@@ -38,10 +39,7 @@ def judge(claim, **facts):
 
     Raises ValueError for an unknown claim, or when the facts are not just those the table names.
     """
-    table = claims()
-    if claim not in table:
-        raise ValueError(f"unknown claim {claim!r}: the table has {', '.join(table)}")
-    named = table[claim]["facts"]
+    named = _row(claim, "logic")["facts"]
     if set(facts) != set(named):
         raise ValueError(f"{claim} is judged by {', '.join(named)}; "
                          f"got {', '.join(facts) or 'none'}")
@@ -59,13 +57,48 @@ def judge(claim, **facts):
     return Verdict(claim, "holds")
 
 
-def verdict(claim, **facts):
-    """Print the claim, what was seen, and the verdict; settle the reader's bet on it, if any."""
-    facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
-    result = judge(claim, **facts)
+def weigh(claim, effects):
+    """The Verdict on a claim that seeds settle: effects is {condition: one effect a seed}.
+
+    The table says what an effect is, so that a larger one speaks for the claim, and `at_least`,
+    fixed before looking. Under each condition the claim holds if the whole interval of the mean
+    lies at or above it, fails if the whole interval lies below, and is open otherwise.
+    All hold: holds. All fail: misleading. Some of both and none open: holds when. Else not decided.
+    A condition whose effects are None (a run that was interrupted) is open.
+    Raises ValueError for an unknown claim or no effects.
+    """
+    row = _row(claim, "measured")
+    if not effects:
+        raise ValueError(f"{claim} needs effects: a dictionary, condition to one number a seed")
+    found = {c: None if values is None else interval(values) for c, values in effects.items()}
+    holding = [c for c, i in found.items() if i and i.low >= row["at_least"]]
+    failing = [c for c, i in found.items() if i and i.high < row["at_least"]]
+    if still_open := [c for c in found if c not in holding + failing]:
+        seeds = " and ".join(str(n) for n in sorted({i.n for i in found.values() if i}) or [0])
+        return Verdict(claim, "not decided", f"at {seeds} seeds for {', '.join(still_open)}")
+    if not failing:
+        return Verdict(claim, "holds")
+    if not holding:
+        return Verdict(claim, "misleading", row["else"])
+    return Verdict(claim, "holds when", f"{row['when']} {' or '.join(holding)}")
+
+
+def verdict(claim, effects=None, **facts):
+    """Print the claim, what was seen, and the verdict; settle the reader's bet on it, if any.
+
+    A claim of logic takes facts, a measured one effects: see `judge` and `weigh`.
+    """
     print(textwrap.fill(f"{claim}: \"{claims()[claim]['says']}\"", 95))
-    for name, fact in facts.items():
-        print(f"  {name.replace('_', ' ')}: {SEEN[fact]}")
+    if effects is None:
+        facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
+        lines = [f"{name.replace('_', ' ')}: {SEEN[fact]}" for name, fact in facts.items()]
+        result = judge(claim, **facts)
+    else:
+        row, result = _row(claim, "measured"), weigh(claim, effects)
+        lines = [f"{row['effect']}; it counts from {row['at_least']:+g} up"]
+        lines += [f"  {c}: {'not measured' if values is None else interval(values)}"
+                  for c, values in effects.items()]
+    print(*(f"  {line}" for line in lines), sep="\n")
     print(textwrap.fill(f"Verdict: {result}", 95))
     settle(claim, result.word, only_if_placed=True)
 
@@ -73,3 +106,13 @@ def verdict(claim, **facts):
 def expect(sentence, seen):
     """Print whether what the text leads the reader to expect was seen on this machine."""
     print(f"{'Seen here' if seen else 'NOT seen here'}: {sentence}.")
+
+
+def _row(claim, kind):
+    table = claims()
+    if claim not in table:
+        raise ValueError(f"unknown claim {claim!r}: the table has {', '.join(table)}")
+    if table[claim]["kind"] != kind:
+        raise ValueError(f"{claim} is of the kind {table[claim]['kind']!r}: it is judged by "
+                         f"{'effects' if kind == 'logic' else 'facts'}")
+    return table[claim]
