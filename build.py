@@ -30,6 +30,7 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent
 TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
+EDITIONS = ("learner", "check", "solved", "student")
 SOLUTION = re.compile(r"^( *)# <solution>\n(.*?)^ *# </solution>\n?", re.S | re.M)
 STUB = re.compile(r"^ *# <stub>\n(.*?)^ *# </stub>\n?", re.S | re.M)
 FOLDED = "<details><summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
@@ -39,6 +40,7 @@ KERNEL = {
 }
 ENVIRONMENT = {  # one thread, the CPU, and no colours: the same outputs on every machine
     "CUDA_VISIBLE_DEVICES": "", "LORA_MINI_DEVICE": "cpu", "LORA_MINI_PRESET": "laptop",
+    "LORA_MINI_PROGRESS": "0",
     "MKL_NUM_THREADS": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
 }
 
@@ -210,21 +212,22 @@ def build(lesson, edition, force=False):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("edition", nargs="?", default="learner",
-                        choices=("learner", "check", "solved", "student"))
-    parser.add_argument("names", nargs="*", help="beginnings of lesson names, such as 02")
+    parser.add_argument("words", nargs="*", help="an edition, and beginnings of lesson names")
     parser.add_argument("--force", action="store_true", help="execute everything again")
     options = parser.parse_args(arguments)
-    lessons = [p for p in all_lessons()
-               if not options.names or p.name.startswith(tuple(options.names))]
+    words = options.words
+    edition = words.pop(0) if words and words[0] in EDITIONS else "learner"
+    lessons = [p for p in all_lessons() if not words or p.name.startswith(tuple(words))]
+    if not lessons:
+        parser.error(f"no edition and no lesson is called {' '.join(words)}")
     try:
-        if options.edition == "check":
+        if edition == "check":
             check(lessons)
             print(f"{len(lessons)} notebooks match their lessons")
             return
         for lesson in lessons:
             start = time.perf_counter()
-            ran = build(lesson, options.edition, options.force)
+            ran = build(lesson, edition, options.force)
             print(f"{lesson.stem:28s} {'executed' if ran else 'unchanged':10s} "
                   f"{time.perf_counter() - start:5.1f} s")
     except LessonError as error:

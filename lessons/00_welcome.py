@@ -59,7 +59,8 @@ RankSlider(stripes + frame + band, frozen=W, rank=0, most=48,
 # ## Bets
 # Watching a demonstration teaches little; *predicting* it first teaches more (Crouch et al. 2004). So
 # each notebook asks you to bet, and settles the bet a few cells on. Nothing depends on it: `None` means
-# no bet. Your bets stay on this computer, in a folder `.lora_mini` in your home folder.
+# no bet. A number counts as close if it is off by a quarter of the answer at most. Your bets stay on this
+# computer, in a folder `.lora_mini` in your home folder.
 #
 # ### Bets 1 and 2
 # 1. Real models have matrices of 4,096 × 4,096. A patch of rank 8 holds how many percent as many numbers?
@@ -153,10 +154,11 @@ moved = np.mean(patched != W)
 settle("00 percent of entries moved", 100 * moved, unit="percent")
 
 # %% [markdown]
-# All of them. The number in row $i$ and column $j$ of the patch is $b_i a_j$, and that is zero only where
-# one of the two is. So the patch is thin in its *numbers*, not in its *places*. A change at a single place
-# has rank 1 too; but a change at twenty unrelated places may need rank 20. (That the suit stays untouched
-# is easy to see here, where nothing was trained. Notebook 04 tests it after training, to the last bit.)
+# All of them, for this patch. The number in row $i$ and column $j$ of the patch is $b_i a_j$, and that is zero only where
+# one of the two is. So a patch is thin in its *numbers*; nothing in its form keeps it to a few *places*.
+# (One could be built that moves a single entry. Twenty unrelated entries may need rank 20.) That
+# the suit stays untouched is easy to see here, where nothing was trained. Notebook 04 tests it after
+# training, to the last bit.
 #
 # ## Verdicts
 # This course repeats what people say about LoRA, and then tests it: on your computer where that is
@@ -209,14 +211,14 @@ bet(ten, choices=WORDS)
 # %% [markdown]
 # ## What you have done
 # - You **said** it: LoRA freezes $W$ and trains $B$ and $A$; together they hold far fewer numbers.
-# - You **judged** the suit: untouched, yes; a thin patch, yes; at the seams, no.
+# - You **judged** the suit: untouched, yes; a thin patch, yes; at the seams, not of itself.
 # - You **used** a slider, two bets, two exercises and a verdict.
 #
 # **On your own.** Change the three changes above. What else is cheap? Try a smaller square, a circle, a
 # chequered floor, and a line of text. Guess the rank at which each is there, then slide.
 #
-# **In practice.** Which matrices of a model get a patch, and of which rank, is your choice. Notebook 04
-# begins with it.
+# **In practice.** Which matrices of a model get a patch, and of which rank, is your choice. It is the
+# choice that people ask about most, and it can be measured.
 #
 # **Further reading.**
 # - Hu et al., *LoRA: Low-rank adaptation of large language models* (2021), sections 1 and 4: the idea, in

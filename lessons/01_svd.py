@@ -21,7 +21,7 @@
 # </details>
 # <details><summary>2. Which change of the photograph was cheap, and which was not? (00)</summary>
 #
-# Stripes and the frame came with the first ranks. The diagonal band took dozens.
+# Stripes and the frame came with the first ranks. The diagonal band was still blurred at 16.
 # </details>
 
 # %%
@@ -104,7 +104,8 @@ print(f"s1 = {s1:.3f}   s2 = {s2:.3f}   s1 s2 = {s1 * s2:.3f}   |det M| = {abs(n
 #
 # $$M x = \sum_j u_j\, s_j\, (v_j^\top x), \qquad M = \sum_j s_j\, u_j v_j^\top = U S V^\top$$
 #
-# For $M$ $(m, n)$ and $k = \min(m, n)$: $U$ $(m, k)$ has the $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on
+# Each term $s_j u_j v_j^\top$ is one column times one row, scaled. Call it a *layer* of the matrix (it has
+# nothing to do with the layers of a network). For $M$ $(m, n)$ and $k = \min(m, n)$: $U$ $(m, k)$ has the $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on
 # its diagonal, $V^\top$ $(k, n)$ the $v_j$ as rows. In words: **turn, stretch, turn** (a turn may hold a mirror). An example for
 # paper: a matrix with 4 and 3 on its diagonal turns nothing and stretches by 4 and 3.
 

@@ -46,10 +46,11 @@ print("shape", X.shape, "  numbers", X.size)
 #
 # ### Bets 1 and 2
 # 1. What percentage of the 76,800 numbers do 16 columns and 16 rows hold?
-# 2. How many layers does it take until the picture is off by only 10 percent of its size? (We will say
-#    below what "off by" means. Trust your feeling.)
+# 2. How many layers does it take until the *relative error* is 10 percent? (The root of the summed squared
+#    differences, divided by the same root for the picture itself. Trust your feeling.)
 #
-# Put your numbers in place of `None` and run the cell. Or leave it, and read on.
+# Put your numbers in place of `None` and run the cell, before you go on: the line under the slider gives
+# both answers away. Or leave it.
 
 # %%
 bet("02 numbers kept at rank 16", guess=None)
@@ -68,8 +69,8 @@ RankSlider(X, "The photograph at ranks 1, 2, 4, 8 and 16: stripes, then blocks, 
 #
 # $$X = \sum_j s_j\, u_j v_j^\top$$
 #
-# $X$ is $(m, n)$, each $u_j$ is a column $(m,)$, each $v_j^\top$ a row $(n,)$, and $s_j$ says how heavy
-# the layer is. Column times row gives a full $(m, n)$ matrix, in which every row is a multiple of one
+# $X$ is $(m, n)$, each $u_j$ is a column $(m,)$, each $v_j^\top$ a row $(n,)$, and the singular value $s_j$
+# says how heavy the layer is: its *weight*. Column times row gives a full $(m, n)$ matrix, in which every row is a multiple of one
 # row. The *rank* of a matrix is the smallest number of layers that add up to it. A single layer has
 # rank 1.
 
@@ -248,8 +249,8 @@ expect("no rival of rank 16 came below the truncated SVD",
 # </details>
 #
 # Look again at the patient rival. It found thin factors by going downhill, and it knew nothing of the
-# SVD. LoRA too trains two thin factors by going downhill, with one difference: nobody shows it the
-# matrix to reach. It sees only a loss.
+# SVD. LoRA too trains two thin factors by going downhill, with two differences: it takes small steps, and
+# nobody shows it the matrix to reach. It sees only a loss.
 #
 # ## A slider of your own
 # Six lines of ipywidgets make a rank slider. Run the cell and drag.
@@ -275,7 +276,8 @@ def look(rank=4):
 #   and nothing is sent.
 #
 # ### Bet 3
-# How many times longer does Python take to make the figure than the frame? (A number: 2, 20, 200?)
+# How many times longer does Python take to make the figure than the frame? (2, 20, 200, 2,000? Within a half
+# counts as close.)
 
 # %%
 bet("02 figure against frame", guess=None)
@@ -401,8 +403,8 @@ print(np.allclose(svd.low_rank(X, 16), X_16), svd.rank_for_error(S, 0.10) == nee
 
 # %% [markdown]
 # ## Where low rank fails
-# What made the photograph so easy to shorten? Not that neighbouring pixels look alike. Shuffle all its
-# rows and all its columns, and no two neighbours look alike any more:
+# Does low rank need neighbours that look alike? Shuffle all rows and all columns of the photograph, and
+# no two neighbours look alike any more:
 
 # %%
 shuffled = X[rng.permutation(300)][:, rng.permutation(256)]
@@ -410,8 +412,8 @@ print("shuffled, rank 16:", round(np.sqrt(1 - svd.energy_kept(
     np.linalg.svd(shuffled, compute_uv=False), 16)), 3), "  as before:", round(errors[16], 3))
 
 # %% [markdown]
-# The same. What counts is that its rows are *mixtures of a few patterns*, in whatever order. Here are
-# four matrices of another kind. In the permutation each row and each column holds a single 1.
+# The same. However the patterns came about, what counts is that the rows are *mixtures of a few of them*,
+# in whatever order. Here are four matrices of another kind. In the permutation each row and each column holds a single 1.
 
 # %%
 k = 128
@@ -459,15 +461,15 @@ show(fig, "The photograph and the straight board fall at once. The permutation g
 # The straight checkerboard has rank 1: every row is the first row or its negative. Turn the board, and
 # its edges no longer follow rows and columns: now it takes many layers. The permutation is the worst
 # case that there is. All its singular values equal 1, so no layer is heavier than another, although
-# nothing is simpler to describe. **Low rank is not the same as simple.** It means: mixtures of few
+# all that it does is to reorder. **Low rank is not the same as simple.** It means: mixtures of few
 # patterns, along rows and columns.
 #
 # So is a trained weight matrix low-rank? LoRA does not say so. LoRA says that the *change* which
 # fine-tuning makes can be kept low-rank. Whether that is true has to be measured, and will be.
 #
 # ## From here to LoRA
-# Give the square root of each weight $s_j$ to its column and the other to its row, so that neither
-# factor is the larger. Then the truncated SVD is a pair of thin factors, in LoRA's letters:
+# Multiply each column and each row by $\sqrt{s_j}$, so that neither factor is the larger. Then the
+# truncated SVD is a pair of thin factors, in LoRA's letters:
 #
 # $$B = U_r \sqrt{S_r}\ \ (d_{out}, r), \qquad A = \sqrt{S_r}\, V_r^\top\ \ (r, d_{in}), \qquad BA = X_r$$
 

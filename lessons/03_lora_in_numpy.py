@@ -23,9 +23,9 @@
 #
 # Its truncated SVD: the $r$ heaviest layers.
 # </details>
-# <details><summary>3. A rank-1 patch is added to a frozen matrix. How many entries move? (00)</summary>
+# <details><summary>3. A random patch of rank 1 is added to a matrix. How many entries move? (00)</summary>
 #
-# Nearly all of them. Thin means few numbers, not few places.
+# All of them. Thin means few numbers, not few places.
 # </details>
 
 # %%
@@ -75,6 +75,7 @@ def make_task(seed, n=256, noise=0.1):
 #
 # $$\hat y = x W^\top + \frac{\alpha}{r}\, x A^\top B^\top$$
 #
+# Examples are rows here, as everywhere in PyTorch, so that $y = W x$ becomes $\hat y = x W^\top$.
 # $W$ is $(d_{out}, d_{in})$ and frozen. $A$ is $(r, d_{in})$ and $B$ is $(d_{out}, r)$; both train. The
 # number $\alpha$ (alpha) is a knob; dividing by the rank $r$ is a choice that we will put to the test.
 #
@@ -106,10 +107,10 @@ check_count(numbers)
 # %% [markdown]
 # ## Gradients by hand
 # Let $L$ be the loss, $\hat y$ what the layer puts out, and $G = \partial L / \partial \hat y$,
-# $(n, d_{out})$. If the whole update $U$ $(d_{out}, d_{in})$ could move freely, we would have an ordinary
-# linear layer, whose gradient is
+# $(n, d_{out})$. Write $\Delta W$ $(d_{out}, d_{in})$ for the whole update. If it could move freely, we would
+# have an ordinary linear layer, whose gradient is
 #
-# $$D = \frac{\partial L}{\partial U} = G^\top x \qquad (d_{out}, d_{in}) = (d_{out}, n)\,(n, d_{in})$$
+# $$D = \frac{\partial L}{\partial \Delta W} = G^\top x \qquad (d_{out}, d_{in}) = (d_{out}, n)\,(n, d_{in})$$
 #
 # The factors see it only through each other. Write $s = \alpha / r$ and $h = x A^\top$, $(n, r)$. Then
 # $\hat y = x W^\top + s\, h B^\top$. For $B$ this is an ordinary linear layer with input $h$, so its
@@ -152,8 +153,8 @@ def loss_and_gradients(layer, x, y):
 
 
 # %% [markdown]
-# Is the calculus right? Ask the loss itself. Move one entry up and down by a hair $h$, and compare: the
-# slope is about $(L(+h) - L(-h)) / 2h$. This is a *finite difference*, and it knows no calculus. (For
+# Is the calculus right? Ask the loss itself. Move one entry up and down by a hair $\varepsilon$, and compare:
+# the slope is about $(L(+\varepsilon) - L(-\varepsilon)) / 2\varepsilon$. This is a *finite difference*, and it knows no calculus. (For
 # the test, $B$ gets random values too.)
 
 # %%
@@ -163,13 +164,13 @@ layer.B[:] = rng.standard_normal(layer.B.shape)
 _, by_calculus = loss_and_gradients(layer, x, y)
 
 
-def slope(matrix, i, j, h=1e-5):
-    matrix[i, j] += h
+def slope(matrix, i, j, hair=1e-5):
+    matrix[i, j] += hair
     up = loss_and_gradients(layer, x, y)[0]
-    matrix[i, j] -= 2 * h
+    matrix[i, j] -= 2 * hair
     down = loss_and_gradients(layer, x, y)[0]
-    matrix[i, j] += h
-    return (up - down) / (2 * h)
+    matrix[i, j] += hair
+    return (up - down) / (2 * hair)
 
 
 # %%
@@ -435,9 +436,10 @@ show(fig, "The first step at each rank, eight seeds. Adam stays level. SGD falls
 # - **SGD** moves each entry by $\eta$ times its gradient. The fall is $\eta\, s^2 \sum (D A^\top)^2$: a
 #   sum that grows like $r$, times $1/r^2$. It falls like $1/r$.
 #
-# So "with alpha/r the rate need not change with the rank" is advice for Adam, for the first steps, and at
-# small rates: ten times larger, rank 1 overshoots and gets worse while rank 64 still gains. What happens
-# later, when $A$ moves too, is another story. Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski
+# So "with alpha/r the rate need not change with the rank" held for Adam, in the first step, at a small
+# rate. At a ten times larger one, rank 1 overshoots and gets worse while rank 64 still gains. And by step
+# 11, with $A$ moving too, rank 64 is well ahead of rank 1. Which scale is best in the end is another
+# question, still open here. Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski
 # 2023).
 
 # %% [markdown]
@@ -485,7 +487,7 @@ for name, u in free.items():
 
 # %% [markdown]
 # A free update takes whatever rank the examples ask for. These ask for six, and their noise asks for all
-# 64. Here is the verdict on C2, the second claim of the course's table (notebook 00 lists them).
+# 64. Here is the verdict on C2, the second claim of the course's table.
 
 # %%
 verdict("C2", update_has_at_most_rank_r=ranks["LoRA, r = 8"] <= 8,
@@ -509,7 +511,7 @@ show(fig, "The free update carries the six heavy layers of the change, and a lon
 # %% [markdown]
 # The tail is light, but it makes the free update the *worse* of the two here. Don't carry that too far:
 # we built a change of rank 6 and gave few, noisy examples. When the change needs more rank than LoRA has,
-# LoRA pays, as ranks 1 and 2 did above. Notebook 06 lets both compete on a language model.
+# LoRA pays, as ranks 1 and 2 did above.
 
 # %% [markdown]
 # ## What you have done
@@ -524,8 +526,8 @@ show(fig, "The free update carries the six heavy layers of the change, and a lon
 # protest; which optimiser is level now?
 #
 # **In practice.** When the loss of an adapter does not move, look at $B$ after a few steps. If it is still
-# zero, no gradient arrives: the optimiser holds other tensors, or something upstream cut the graph. If
-# both factors are zero, nothing ever will.
+# zero, look at its gradient. Missing or zero: the graph is cut somewhere, or $A$ is zero too. Not zero: the
+# optimiser holds other tensors.
 #
 # **Further reading.**
 # - Hu et al., *LoRA* (2021), section 4.1: half a page on the layer, its start and its scale.

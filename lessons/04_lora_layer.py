@@ -25,7 +25,7 @@
 # </details>
 # <details><summary>3. Is the matrix W itself of low rank in LoRA? (02)</summary>
 #
-# Nobody says so. Only the change is held to a low rank.
+# LoRA does not say so. Only the change is held to a low rank.
 # </details>
 
 # %%
@@ -90,7 +90,7 @@ print("gradient of W:", layer.base.weight.grad)
 
 # %% [markdown]
 # ## A model to adapt
-# A small network learns one period of a sine. This is our *pre-trained* model.
+# A small network learns a sine, nearly one period of it. This is our *pre-trained* model.
 
 # %%
 inputs = torch.linspace(-3, 3, 200)[:, None]  # (200, 1)
@@ -228,8 +228,8 @@ print("the base is the same in every bit:", base_unchanged)
 #
 # ### Exercise 2: complete (4 minutes)
 # Return the merged weight of a `lm.LoRALinear`. It has `.base.weight`, `.lora_A`, `.lora_B`, `.alpha` and
-# `.rank` (and `.scaling`, alpha over rank, and `.update()`, the scaled product; do without that one). The
-# frozen weight must stay as it is.
+# `.rank`, and `.scaling`, which is alpha over rank. Don't call its `.update()`. The frozen weight must stay
+# as it is.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb04 import check_merged_weight
@@ -256,13 +256,13 @@ bet("04 percentage changed by a round trip", guess=None)
 
 # %% tags=["measured"]
 def round_trip(dtype, trips=1, growing=False):
-    W, D = (t.detach().to(dtype) for t in (pretrained[2].weight, adapted[2].update()))
+    W, update = (t.detach().to(dtype) for t in (pretrained[2].weight, adapted[2].update()))
     if dtype == torch.float64:  # converted from float32: fill up the digits that are empty
         digits = torch.rand(W.shape, dtype=dtype, generator=torch.Generator().manual_seed(5))
-        W, D = W * (1 + 1e-9 * digits), D * (1 - 1e-9 * digits)
+        W, update = W * (1 + 1e-9 * digits), update * (1 - 1e-9 * digits)
     V = W.clone()
-    for trip in range(1, trips + 1):
-        step = D * (trip / trips) if growing else D  # growing: the adapter trains between trips
+    for trip in range(1, trips + 1):  # growing: the adapter trains between the trips
+        step = update * (trip / trips) if growing else update
         V += step
         V -= step
     return 100 * (V != W).float().mean().item()
@@ -299,8 +299,8 @@ with torch.no_grad():
 # %% [markdown]
 # In bfloat16 a number has eight significant bits only. Where the update is smaller than half a step of $W$,
 # the sum rounds back to $W$, and that entry of the update is *swallowed*. `merge` returns the share of such
-# entries. They are the smallest ones, so look at the whole as well: how far is the update that arrived
-# from the one that was sent?
+# entries. Each is small beside its own entry of $W$, but need not be small beside the rest of the update.
+# So look at the whole as well: how far is the update that arrived from the one that was sent?
 
 # %% tags=["measured"]
 swallowed, off = {}, {}
@@ -434,11 +434,11 @@ expect("both start as the base, and the first updates differ by a factor of 3 to
 
 # %% [markdown]
 # Under Adam a four times larger $A$ acts like a right start with $B$'s rate four times larger and $A$'s four
-# times smaller. It is a bug only if you take a rate from one code into the other. And that is what
-# everybody does.
+# times smaller. It is a bug only if you take a rate from one code into the other, which is easily
+# done.
 #
 # ## Is this adapter sound?
-# Most broken adapters fail in silence: they train, and the loss even falls. `smoke_test` runs three steps
+# Many broken adapters fail in silence: they train, and the loss even falls. `smoke_test` runs three steps
 # and looks from eight sides. It wants a function that makes a fresh model with its optimiser, and one that
 # makes a training step.
 
