@@ -82,6 +82,34 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a verdict that ignores a broken core": (
         "lora_mini/desk/verdicts.py", 'failing("core")', 'failing("cores")',
         "test_desk.py::test_each_fact_reversed_turns_the_verdict"),
+    "causal mask removed": (
+        "lora_mini/world/gpt.py", ".triu(S - T + 1)", ".triu(S - T + 99)",
+        "test_gpt.py::test_changing_a_token_changes_no_earlier_logit_and_every_later_one"),
+    "cache off by one": (
+        "lora_mini/world/gpt.py", "start = past[0][0].shape[2] if cache else 0",
+        "start = past[0][0].shape[2] - 1 if cache else 0",
+        "test_gpt.py::test_reading_in_pieces_with_a_cache_gives_the_logits_of_reading_at_once"),
+    "entropy off by a factor": (
+        "lora_mini/world/town.py", "-sum(q * math.log(q)", "-sum(q * math.log2(q)",
+        "test_town.py::test_entropy_equals_the_sum_over_all_sentences"),
+    "loss unmasked": (
+        "lora_mini/world/train.py", "counts = mask[:, 1:].to(each.device)",
+        "counts = torch.ones_like(each)",
+        "test_train.py::test_what_is_not_marked_as_a_target_does_not_count"),
+    "evaluation on training frames": (
+        "lora_mini/world/measure.py", 'seed=0, split="test"):\n    """A Score',
+        'seed=0, split="train"):\n    """A Score',
+        "test_train.py::test_the_excess_of_the_base_equals_a_sum_sentence_by_sentence"),
+    "seed ignored": (
+        "lora_mini/world/train.py", "rng, history, training = random.Random(seed)",
+        "rng, history, training = random.Random(0)",
+        "test_train.py::test_the_same_seed_gives_the_same_history_and_another_another"),
+    "an interval without the root of n": (
+        "lora_mini/desk/intervals.py", "lambda n: 1 / math.sqrt(n)", "lambda n: 1 / n",
+        "test_desk.py::test_the_interval_is_students_by_hand"),
+    "a verdict from the mean alone": (
+        "lora_mini/desk/verdicts.py", 'i.low >= row["at_least"]', 'i.mean >= row["at_least"]',
+        "test_desk.py::test_made_up_data_of_all_four_kinds"),
     "a check that calls everything solved": (
         "lora_mini/desk/checks/__init__.py", "if _holds(right, attempt):", "if True:",
         "test_checks.py::test_a_check_knows_this_answer"),

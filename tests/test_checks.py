@@ -8,7 +8,7 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini.desk import checks
-from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04
+from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06
 
 stripes = np.where(np.arange(256) // 8 % 2 == 1, 40.0, 0.0)
 photo_ones = np.ones(300)
@@ -144,6 +144,41 @@ CASES = [  # a check, an answer, and what it must say
     (lambda f: nb04.check_set_up(f, step), set_up(), "solved"),
     (lambda f: nb04.check_set_up(f, step), set_up("early"), "Whose tensors"),
     (lambda f: nb04.check_set_up(f, step), set_up("thawed"), "more trains than the factors"),
+
+    (nb05.check_chance, 0.168, "solved"),
+    (nb05.check_chance, 0.042, "'around'"),
+    (nb05.check_chance, 0.392, "without the adjective"),
+    (nb05.check_chance, 0.072, "without the closing"),
+    (nb05.check_chance, 0.24, "one factor is missing"),
+    (nb05.check_chance, 1.2, "multiply"),
+    (nb05.check_causal, lambda T: torch.ones(T, T).tril().bool(), "solved"),
+    (nb05.check_causal, lambda T: torch.ones(T, T).tril(), "True and False"),
+    (nb05.check_causal, lambda T: torch.ones(T, T).triu().bool(), "hides the past"),
+    (nb05.check_causal, lambda T: torch.ones(T, T).tril(-1).bool(), "look at itself"),
+    (nb05.check_causal, lambda T: torch.ones(T, T).triu(1).bool(), "other way round"),
+    (nb05.check_causal, lambda T: torch.eye(T).bool(), "forgets the past"),
+    (nb05.check_sentence_loss, lambda e, m: (e * m).sum() / m.sum(), "solved"),
+    (nb05.check_sentence_loss, lambda e, m: e.mean(), "what it was given"),
+    (nb05.check_sentence_loss, lambda e, m: (e * m).sum(), "that is the sum"),
+    (nb05.check_sentence_loss, lambda e, m: (e * m).mean(), "that you divide by"),
+    (nb05.check_sentence_loss, lambda e, m: ((e * m).sum(1) / m.sum(1)).mean(), "rows' means"),
+
+    (nb06.check_bytes, 147_456, "solved"),
+    (nb06.check_bytes, 73_728, "two numbers for each"),
+    (nb06.check_bytes, 36_864, "four bytes"),
+    (nb06.check_bytes, 976_896, "the rest is frozen"),
+    (nb06.check_envelope, lambda ps: sorted(p for p in ps if not any(
+        q[0] < p[0] and q[1] < p[1] for q in ps)), "solved"),
+    (nb06.check_envelope, lambda ps: [p for p in ps if not any(
+        q[0] < p[0] and q[1] < p[1] for q in ps)], "sort them"),
+    (nb06.check_envelope, lambda ps: sorted(ps), "nothing was left out"),
+    (nb06.check_envelope, lambda ps: [p for p in ps if not any(
+        q[0] <= p[0] and q[1] <= p[1] for q in ps)], "compared with itself"),
+    (nb06.check_report, lambda e: np.mean([v for s, v in e[0.003].items() if s > 2]), "solved"),
+    (nb06.check_report, lambda e: min(np.mean(list(s.values())) for s in e.values()), "2.4"),
+    (nb06.check_report, lambda e: 3.0, "On seeds 0 to 2"),
+    (nb06.check_report, lambda e: 0.003, "that is a rate"),
+    (nb06.check_report, lambda e: 1.0, "on which the rate was chosen"),
 ]
 
 

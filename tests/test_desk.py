@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lora_mini import svd
-from lora_mini.desk import bets, figures, sliders, verdicts
+from lora_mini.desk import bets, figures, intervals, sliders, verdicts
 
 # Figures
 
@@ -210,17 +210,101 @@ def test_a_broken_core_outweighs_all_else_and_reads_as_a_sentence():
 
 
 def test_unknown_claims_and_facts_are_refused():
-    with pytest.raises(ValueError, match="unknown claim 'C99': the table has C1, C2, C19"):
+    with pytest.raises(ValueError, match="unknown claim 'C99': the table has C1, C2, C19, "):
         verdicts.judge("C99")
     with pytest.raises(ValueError, match="C2 is judged by update_has"):
         verdicts.judge("C2", fewer_numbers=True)
 
 
-def test_every_claim_of_logic_names_its_home_statistic_margin_and_facts():
+def test_every_row_of_the_table_is_complete():
     for name, row in verdicts.claims().items():
-        assert {"says", "home", "kind", "statistic", "margin", "facts"} <= set(row), name
-        assert any(fact["role"] == "core" for fact in row["facts"].values())
-        assert all(fact["role"] in ("core", "condition") for fact in row["facts"].values())
+        assert {"says", "home", "kind", "statistic"} <= set(row), name
+        if row["kind"] == "logic":
+            roles = [fact["role"] for fact in row["facts"].values()]
+            assert "margin" in row and "core" in roles and set(roles) <= {"core", "condition"}
+        else:
+            assert row["kind"] == "measured"
+            assert {"effect", "at_least", "interval", "when", "else"} <= set(row), name
+
+
+# Verdicts from seeds
+
+HIGH, LOW, OPEN = [0.3, 0.32, 0.31, 0.29], [-0.4, -0.38, -0.41, -0.39], [0.6, -0.3, 0.5, -0.2]
+
+
+@pytest.mark.parametrize("effects, word, text", [
+    ({"a": HIGH, "b": HIGH}, "holds", "C12 holds."),
+    ({"a": LOW, "b": LOW}, "misleading", "C12 misleading because under the same bar"),
+    ({"a": HIGH, "b": LOW, "c": HIGH}, "holds when", "C12 holds when the register is a or c."),
+    ({"a": HIGH, "b": OPEN}, "not decided", "C12 not decided here: at 4 seeds for b."),
+    ({"a": HIGH, "b": None}, "not decided", "C12 not decided here: at 4 seeds for b."),
+    ({"a": None}, "not decided", "C12 not decided here: at 0 seeds for a."),
+])
+def test_made_up_data_of_all_four_kinds(effects, word, text):
+    result = verdicts.weigh("C12", effects)
+    assert result.word == word and str(result).startswith(text)
+
+
+def test_reversed_data_reverse_the_verdict():
+    def turned(values):
+        return [-v for v in values]
+    assert verdicts.weigh("C12", {"a": turned(LOW)}).word == "holds"
+    assert verdicts.weigh("C12", {"a": turned(HIGH)}).word == "misleading"
+    assert verdicts.weigh("C12", {"a": turned(OPEN)}).word == "not decided"
+
+
+def test_the_margin_decides_to_the_edge():
+    assert verdicts.claims()["C12"]["at_least"] == 0.1
+    assert verdicts.weigh("C12", {"a": [0.1, 0.1, 0.1]}).word == "holds"
+    assert verdicts.weigh("C12", {"a": [0.099, 0.099, 0.099]}).word == "misleading"
+
+
+def test_a_claim_of_one_kind_is_not_judged_as_the_other():
+    with pytest.raises(ValueError, match="C12 is of the kind 'measured'.*effects"):
+        verdicts.judge("C12", x=True)
+    with pytest.raises(ValueError, match="C1 is of the kind 'logic'.*facts"):
+        verdicts.weigh("C1", {"a": HIGH})
+    with pytest.raises(ValueError, match="needs effects"):
+        verdicts.weigh("C12", {})
+
+
+def test_a_measured_verdict_prints_its_intervals(home, capsys):
+    bets.bet("C12", guess="misleading", choices=verdicts.WORDS)
+    verdicts.verdict("C12", effects={"medical": HIGH, "legal": None})
+    said = capsys.readouterr().out
+    assert "medical: +0.305 [+0.284, +0.326], 4 seeds" in said and "legal: not measured" in said
+    assert "it counts from +0.1 up" in said and "not this time" in said
+
+
+# Intervals
+
+def test_the_interval_is_students_by_hand():
+    found = intervals.interval([1.0, 2.0, 3.0])  # s = 1, t of 2 degrees of freedom = 4.303
+    assert (found.mean, found.n) == (2.0, 3)
+    assert found.high - 2.0 == pytest.approx(4.303 / 3**0.5) == 2.0 - found.low
+
+
+def test_the_prediction_interval_is_wider_and_never_below_its_floor():
+    values = [1.0, 2.0, 3.0]
+    assert intervals.prediction(values).high - 2.0 == pytest.approx(4.303 * (1 + 1 / 3) ** 0.5)
+    same = intervals.prediction([2.0, 2.0, 2.0], floor=0.25)
+    assert (same.low, same.high) == (1.75, 2.25)
+    assert same.holds(1.75) and not same.holds(2.26)
+
+
+def test_about_95_of_100_intervals_hold_the_truth():
+    rng = np.random.default_rng(0)
+    runs = rng.normal(5.0, 2.0, (2000, 9))
+    hits = [intervals.interval(run[:8]).holds(5.0) for run in runs]
+    next_ones = [intervals.prediction(run[:8]).holds(run[8]) for run in runs]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+    assert np.mean(next_ones) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, float("nan")], [0.0] * 17])
+def test_intervals_need_two_to_sixteen_finite_values(values):
+    with pytest.raises(ValueError, match="2 to 16 finite values"):
+        intervals.interval(values)
 
 
 def test_verdict_prints_facts_and_settles_a_bet_but_raises_nothing(home, capsys):

@@ -63,6 +63,11 @@ def fixed_row(pictures, titles, width=7.5, columns=None, **options):
     return fig
 
 
+def envelope(points):
+    """The (x, y) points that no other beats in both, sorted: the Pareto envelope, small is good."""
+    return sorted(p for p in points if not any(q[0] < p[0] and q[1] < p[1] for q in points))
+
+
 def png(fig):
     """The figure as (base64 PNG, width on the page in pixels); closes it, or it would show twice.
 

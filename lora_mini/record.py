@@ -1,0 +1,92 @@
+"""Recorded measurements: what takes longer than a lesson, with the command that makes it again.
+
+    python -m lora_mini.record 06          makes lora_mini/records/06.json anew
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import platform
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CODE = ("lora.py", "model.py", "targets.py", "world/*.py")  # what a record depends on
+
+
+def load(name):
+    """A record as a dictionary; "about" says what made it.
+
+    Raises FileNotFoundError for a record that there isn't, ValueError for a damaged one.
+    """
+    path = HERE / "records" / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no record {name!r}: {', '.join(names()) or 'none'} "
+                                f"exist; make one with python -m lora_mini.record {name}")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): make it anew with "
+                         f"python -m lora_mini.record {name}") from None
+    return found
+
+
+def names():
+    """The names of the records that exist."""
+    return sorted(path.stem for path in (HERE / "records").glob("*.json"))
+
+
+def label(record):
+    """One line for under a recorded figure: machine, torch, command."""
+    about = record["about"]
+    return (f"recorded: {about['command']}, {about['machine']}, torch {about['torch']}, "
+            f"code {about['code']}")
+
+
+def code_hash():
+    """A hash of the code that records depend on, without comments and docstrings."""
+    parts = []
+    for path in sorted(p for pattern in CODE for p in HERE.glob(pattern)):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) \
+                    and isinstance(getattr(body[0], "value", None), ast.Constant):
+                body[0].value.value = ""
+        parts += [path.name, ast.dump(tree)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def write(name, content, seconds):
+    """Write a record, with what made it."""
+    import torch
+
+    machine = f"{platform.machine()} CPU, {platform.system()}, one thread a run"
+    about = {"command": f"python -m lora_mini.record {name}", "machine": machine,
+             "torch": torch.__version__, "code": code_hash(), "minutes": round(seconds / 60, 1)}
+    path = HERE / "records" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    lines = [f' "{key}": {json.dumps(value)}' for key, value in content.items()]
+    text = "{\n" + ",\n".join([f' "about": {json.dumps(about)}', *lines]) + "\n}\n"
+    draft = path.with_suffix(".new")
+    draft.write_text(text, "utf-8")
+    draft.replace(path)
+
+
+def main(arguments=None):
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=("06",), help="which record to make")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    options = parser.parse_args(arguments)
+    from lora_mini.world import record_06
+
+    start = time.perf_counter()
+    content = record_06.make(options.jobs)
+    write(options.name, content, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

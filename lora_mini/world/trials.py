@@ -1,0 +1,149 @@
+"""One fine-tuning trial, from the base to its figures: what notebook 06 and its record share.
+
+A trial takes the base, makes a method's share of it trainable, tunes it on one register, and
+reports how well it fits and what it forgot. Excess is in nats per token over each sentence's own
+true log-probability.
+"""
+
+import copy
+import random
+from dataclasses import dataclass, field
+
+import torch
+
+import lora_mini as lm
+from lora_mini.ledger import ledger
+from lora_mini.world import measure, text, town, train
+from lora_mini.world.styles import STYLES
+
+METHODS = ("full", "LoRA r=1", "LoRA r=2", "LoRA r=4", "LoRA r=8", "biases", "head")
+CHECKPOINTS = (25, 50, 100, 200)
+
+
+def rates(method):
+    """Four rates, half a decade apart, around what suits the kind of method."""
+    grids = {"full": (3e-4, 1e-3, 3e-3, 1e-2), "LoRA": (1e-3, 3e-3, 1e-2, 3e-2)}
+    return grids.get(method.split()[0], (3e-3, 1e-2, 3e-2, 1e-1))
+
+
+@dataclass
+class Trial:
+    """What one run came to. `path` holds (step, excess on the target, excess on the others)."""
+
+    method: str
+    style: str
+    rate: float
+    seed: int
+    path: list = field(default_factory=list)
+    target: float = 0.0
+    others: float = 0.0
+    exact: float = 0.0
+    trainable: int = 0
+    optimizer_bytes: int = 0
+    saved_bytes: int = 0
+    seconds_per_step: float = 0.0
+    whole: bool = True
+
+
+def prepare(base, method, alpha=16):
+    """A copy of the base with what the method trains, and nothing else, trainable.
+
+    "full", "biases", "head", or "LoRA r=8"; with "+words" behind it, full copies of the embedding
+    and the head train as well. Raises ValueError for another method.
+    """
+    model = copy.deepcopy(base).requires_grad_(True)
+    kind, _, words = method.partition("+")
+    if kind.startswith("LoRA r="):
+        saved = ("embed", "head") if words == "words" else ()
+        lm.attach(model, "all-linear", int(kind[7:]), alpha, modules_to_save=saved)
+    elif kind in ("biases", "head"):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.endswith("bias") if kind == "biases" else "head" in name)
+    elif kind != "full" or words:
+        raise ValueError(f"method must be one of {', '.join(METHODS)} (or LoRA r=8+words), "
+                         f"got {method!r}")
+    return model
+
+
+def tune(base, method, style, rate, seed, *, steps=200, examples=1024, size=32, replay=0,
+         checkpoints=CHECKPOINTS, progress=False):
+    """(tuned model, Trial): fine-tune on `examples` sentences of `style`, drawn by `seed`.
+
+    replay: so many sentences of the base's own styles are mixed in, an eighth of each batch.
+    The last checkpoint is the end of the run: `steps`.
+    """
+    torch.manual_seed(seed)  # for the start of A
+    model = prepare(base, method)
+    rng = random.Random(seed)
+    data = text.batch(town.sample_frames(examples, rng), style, rng)
+    batches = train.rows(data, size)
+    if replay:
+        batches = _mixed(data, said_by_all(replay, rng), size)
+    probe, every = Probe(style, seed), min(checkpoints)
+    looks = iter(range(every, steps + every, every))
+    done = Trial(method, style.tag, rate, seed)
+    history = train.fit(model, batches, steps=steps, rate=rate, seed=seed, progress=progress,
+                        every=every,
+                        evaluate=lambda m: probe(m) if next(looks) in checkpoints else None)
+    done.path = [(step, *seen) for step, seen in history.evaluations if seen]
+    done.target, done.others = done.path[-1][1:] if history.whole else probe(model)
+    done.exact = measure.evaluate(model, style, n=200, seed=seed + 1000).exact
+    book = ledger(model)
+    done.trainable, done.optimizer_bytes = book.trainable, book.optimizer_bytes
+    done.saved_bytes = saved_for_backward(model, data)
+    done.seconds_per_step, done.whole = history.seconds_per_step, history.whole
+    return model, done
+
+
+class Probe:
+    """(excess on the target, excess on the base's styles) of a model, on fixed test sentences."""
+
+    def __init__(self, style, seed, n=200):
+        rng = random.Random(10_000 + seed)
+        self.target = text.batch(town.sample_frames(n, rng, "test"), style, rng)
+        self.others = said_by_all(n, rng, "test")
+
+    def __call__(self, model):
+        return tuple((measure.total_nats(model, data) + data.log_probability.sum().item())
+                     / data.mask.sum().item() for data in (self.target, self.others))
+
+
+def said_by_all(n, rng, split="train"):
+    """A Batch of n sentences in the base's styles, in turn."""
+    styles = list(STYLES.values())
+    frames = town.sample_frames(n, rng, split)
+    return text.batch(frames, [styles[i % len(styles)] for i in range(n)], rng)
+
+
+def saved_for_backward(model, data, size=32):
+    """Bytes that autograd keeps between forward and backward, for one batch; weights left out."""
+    weights = {p.data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        train.loss(model, data.tokens[:size], data.mask[:size])
+    return sum(kept.values())
+
+
+def _mixed(data, replayed, size):
+    """Batches of which an eighth comes from `replayed`, padded to one length."""
+    few = size // 8
+    draw, again = train.rows(data, size - few), train.rows(replayed, few)
+
+    def both(rng):
+        one, two = draw(rng), again(rng)
+        T = max(one.tokens.shape[1], two.tokens.shape[1])
+        return text.Batch(*(torch.cat([_widened(a, T), _widened(b, T)])
+                            for a, b in zip(one, two, strict=True)))
+    return both
+
+
+def _widened(tensor, T):
+    if tensor.dim() == 1:
+        return tensor
+    return torch.nn.functional.pad(tensor, (0, T - tensor.shape[1]), value=text.PAD)

@@ -1,0 +1,107 @@
+"""On a pretend accelerator, which refuses to mix devices, everything equals the CPU.
+
+The device can't be unregistered, so one other process makes the journey, twice, and reports.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def journey(device):
+    """What a lesson does, on one device: train, evaluate, generate, adapt. Numbers only."""
+    import torch
+
+    import lora_mini as lm
+    from lora_mini.world import measure, text, town, train
+    from lora_mini.world.gpt import GPT, Config
+
+    torch.manual_seed(0)
+    model = GPT(Config(len(text.VOCABULARY), d_model=16, heads=2, layers=1)).to(device)
+    style = town.register("legal", new_words=6, new_facts=20)
+    data = text.batch(town.sample_frames(40, 1), style, 2)
+    seen = {}
+
+    def look(stage):
+        prompts = data.tokens[:3, :text.PROMPT].to(device)
+        drawn = model.generate(prompts, 9, temperature=1.0, top_k=5,
+                               generator=torch.Generator().manual_seed(3))
+        seen[stage] = {
+            "losses": train.fit(model, train.rows(data, 8), steps=4, rate=1e-2, warmup=1, clip=1.0,
+                                evaluate=lambda m: measure.evaluate(m, style, n=6)[0]).losses,
+            "excess": measure.evaluate(model, style, n=12).excess,
+            "bits": measure.bits_learned(model, style) / 100,
+            "greedy": model.generate(prompts, 9).cpu().tolist(),
+            "drawn": drawn.cpu().tolist(),
+            "uncached": model.generate(prompts, 9, cache=False).cpu().tolist(),
+            "devices": sorted({p.device.type for p in model.parameters()})}
+
+    look("full")
+    lm.attach(model, "all-linear", rank=2, alpha=5, modules_to_save=["embed"])
+    look("lora")
+    lm.merge(model)
+    seen["merged"] = measure.evaluate(model, style, n=12).excess
+    return seen
+
+
+def report():
+    """In the other process: both journeys, the loaded base, and what a forgotten tensor does."""
+    import pretend_accelerator
+
+    from lora_mini.world import base, text, town, train
+
+    model = base.load_base()  # LORA_MINI_DEVICE says where to
+    tokens = text.batch(town.sample_frames(2), town.STYLES["plain"]).tokens
+    found = {"cpu": journey("cpu"), "pretend": journey(pretend_accelerator.DEVICE),
+             "device": str(train.device()), "base": next(model.parameters()).device.type}
+    try:
+        model(tokens)
+        found["caught"] = "nothing"
+    except RuntimeError as error:
+        found["caught"] = str(error)
+    print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found():
+    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=120,
+                         env=os.environ | {"LORA_MINI_DEVICE": "pretend"})
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("stage", ["full", "lora"])
+def test_training_and_measuring_on_the_accelerator_equal_the_cpu(found, stage):
+    there, here = found["pretend"][stage], found["cpu"][stage]
+    for key in ("losses", "excess", "bits"):
+        assert there[key] == pytest.approx(here[key], rel=1e-5), key
+
+
+@pytest.mark.parametrize("stage", ["full", "lora"])
+def test_generation_on_the_accelerator_equals_the_cpu(found, stage):
+    there, here = found["pretend"][stage], found["cpu"][stage]
+    assert there["greedy"] == here["greedy"] == there["uncached"]
+    assert there["drawn"] == here["drawn"] != here["greedy"]
+
+
+def test_training_moves_the_model_and_the_merged_adapter_acts_as_apart(found):
+    there = found["pretend"]
+    assert there["full"]["losses"][0] > there["full"]["losses"][-1] > there["lora"]["losses"][-1]
+    assert there["merged"] == pytest.approx(there["lora"]["excess"], rel=1e-5)
+
+
+def test_all_parameters_are_where_they_were_sent(found):
+    assert found["device"] == found["base"] == "pretend"
+    assert found["pretend"]["full"]["devices"] == found["pretend"]["lora"]["devices"] == ["pretend"]
+    assert found["cpu"]["full"]["devices"] == ["cpu"]
+
+
+def test_a_tensor_left_behind_on_the_cpu_is_caught(found):
+    assert "expected all tensors on pretend:0, but one is on the CPU" in found["caught"]
+
+
+if __name__ == "__main__":
+    report()

@@ -1,0 +1,372 @@
+"""The loop against one written out; what is measured against sums by hand; the base as shipped."""
+
+import math
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import lora_mini as lm
+from lora_mini.world import base, make_base, measure, text, town, train
+from lora_mini.world.gpt import GPT, Config
+
+LEGAL = town.register("legal", new_facts=20)
+DATA = text.batch(town.sample_frames(24, 1), LEGAL, seed=2)
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return GPT(Config(len(text.VOCABULARY), d_model=16, heads=2, layers=1))
+
+
+def fitted(model, **options):
+    return train.fit(model, **({"batches": train.rows(DATA, 6), "steps": 5, "rate": 3e-3,
+                                "warmup": 2} | options))
+
+
+class Fixed(nn.Module):
+    """Says the same logits (B, T, V) whatever it reads."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, tokens):
+        return self.logits[:len(tokens), :tokens.shape[1]]
+
+
+def uniform(rows=400, width=40):
+    return Fixed(torch.zeros(rows, width, len(text.VOCABULARY)))
+
+
+def test_the_loss_is_the_mean_over_marked_tokens_by_hand():
+    model, tokens, mask = small(), DATA.tokens, DATA.mask
+    nats = []
+    for row, marks in zip(tokens, mask, strict=True):
+        chances = model(row[None]).softmax(dim=2)[0].detach()
+        nats += [-math.log(chances[t - 1, row[t]]) for t in range(len(row)) if marks[t]]
+    assert train.loss(model, tokens, mask).item() == pytest.approx(sum(nats) / len(nats), rel=1e-5)
+
+
+def test_what_is_not_marked_as_a_target_does_not_count():
+    torch.manual_seed(0)
+    model = Fixed(torch.randn(24, 40, len(text.VOCABULARY)))
+    before = train.loss(model, DATA.tokens, DATA.mask)
+    unmarked = DATA.mask == 0
+    assert unmarked[:, :text.PROMPT].all() and unmarked[:, -1].any()  # prompts, and padding
+    other = DATA.tokens.masked_fill(unmarked, 5)
+    assert train.loss(model, other, DATA.mask) == before
+    other = DATA.tokens.clone()
+    other[0, text.PROMPT] = 5  # the first word of a sentence
+    assert train.loss(model, other, DATA.mask) != before
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_fit_equals_a_loop_with_adamw_written_out(clip):
+    model, oracle, losses = small(), small(), []
+    draw, rng = train.rows(DATA, 6), random.Random(4)
+    adam = torch.optim.AdamW(oracle.parameters(), lr=1.0, weight_decay=0.1)
+    for rate in (1e-3, 2e-3, 2e-3, 0.505 * 2e-3, 0.01 * 2e-3):  # up to 2e-3, half a cosine down
+        adam.param_groups[0]["lr"] = rate
+        adam.zero_grad()
+        tokens, mask, _ = draw(rng)
+        loss = train.loss(oracle, tokens, mask)
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(oracle.parameters(), clip)
+        adam.step()
+        losses.append(loss.item())
+    history = fitted(model, rate=2e-3, clip=clip, seed=4, weight_decay=0.1)
+    assert history.losses == losses and history.whole
+    for ours, theirs in zip(model.parameters(), oracle.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_rate_goes_up_in_a_line_and_down_to_a_hundredth():
+    rates = [train.rate_at(step, 104, 0.5, 4) for step in range(104)]
+    assert rates[:5] == [0.125, 0.25, 0.375, 0.5, 0.5]
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0.005)
+    assert train.rate_at(0, 10, 0.5, 0) == 0.5
+    assert train.rate_at(9, 10, 0.5, 20) == 0.25  # a warm-up longer than the run
+
+
+def test_only_what_is_trainable_moves():
+    model = small()
+    lm.attach(model, "all-linear", rank=2, alpha=5, modules_to_save=["head"])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fitted(model)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(lm.trainable_parameters(model)[0]) and len(moved) == 13
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_factor_multiplies_the_rate_of_the_parameters_it_is_for():
+    model, oracle = small(), small()
+    fitted(model, factor=lambda name: 0.0 if "embed" in name else 1.0)
+    oracle.embed.requires_grad_(False)
+    fitted(oracle)
+    for ours, theirs in zip(model.parameters(), oracle.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(model.head.weight, small().head.weight)
+
+
+def test_the_same_seed_gives_the_same_history_and_another_another():
+    first, again, other = (fitted(small(), seed=seed).losses for seed in (3, 3, 4))
+    assert first == again != other
+    dropped = []
+    for seed in (3, 3, 4):
+        model = small()
+        lm.attach(model, "all-linear", rank=2, alpha=5, dropout=0.5)
+        dropped.append(fitted(model, seed=seed, batches=lambda rng: DATA).losses)
+    assert dropped[0] == dropped[1] != dropped[2]  # the same data: only dropout differs
+
+
+def test_an_interruption_keeps_what_was_done_and_a_model_that_works():
+    def batches(rng):
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(draw(rng))
+        return drawn[-1]
+    drawn, draw, model = [], train.rows(DATA, 6), small().eval()
+    history = fitted(model, batches=batches)
+    assert history.interrupted and not history.whole and len(history.losses) == 3
+    assert history.losses == fitted(small()).losses[:3]
+    assert not model.training and math.isfinite(measure.evaluate(model, LEGAL, n=3).excess)
+
+
+def test_evaluations_come_each_so_many_steps_and_after_the_last():
+    def look(model):
+        modes.append(model.training)
+        return len(modes) * 10
+    modes = []
+    history = fitted(small(), steps=7, every=3, evaluate=look)
+    assert history.evaluations == [(3, 10), (6, 20), (7, 30)]
+    assert history.seconds_per_step == history.seconds / 7 > 0
+    assert train.History().seconds_per_step == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_with_advice(bad):
+    model = small()
+    nn.init.constant_(model.head.weight, bad)
+    with pytest.raises(FloatingPointError, match="nan at step 0, at a rate of 1.5e-03: start again "
+                                                 "from a fresh model, with a lower rate"):
+        fitted(model)
+
+
+@pytest.mark.parametrize("options, error, words", [
+    ({"steps": 0}, ValueError, "steps must be at least 1 and rate positive, got 0"),
+    ({"rate": -1}, ValueError, "got 5 and -1"),
+    ({"batches": [DATA]}, TypeError, "batches must be a function of a random.Random.* got list"),
+    ({"model": small().requires_grad_(False)}, ValueError, "no trainable parameter"),
+])
+def test_fit_refuses_what_can_not_be(options, error, words):
+    with pytest.raises(error, match=words):
+        fitted(**({"model": small()} | options))
+
+
+def test_rows_are_rows_of_the_data_drawn_without_repeats_and_trimmed():
+    made = train.rows(DATA, 6)(random.Random(1))
+    wide = nn.functional.pad(made.tokens, (0, DATA.tokens.shape[1] - made.tokens.shape[1]))
+    where = [(DATA.tokens == row).all(dim=1).nonzero().item() for row in wide]
+    assert len(set(where)) == 6 and (made.tokens[:, -1] != text.PAD).any()
+    assert torch.equal(made.log_probability, DATA.log_probability[where])
+    assert made.mask.sum() == DATA.mask[where].sum()
+    everything = train.rows(DATA, 24)(random.Random(1)).tokens
+    assert len(everything.unique(dim=0)) == len(DATA.tokens.unique(dim=0)) == 24
+    widths = {train.rows(DATA, 1)(random.Random(i)).tokens.shape[1] for i in range(20)}
+    assert len(widths) > 1
+    with pytest.raises(ValueError, match="at most the number of rows, 24, got 25"):
+        train.rows(DATA, 25)
+
+
+def test_fresh_batches_are_train_frames_in_every_style():
+    draw, rng = train.fresh(town.STYLES.values(), 40), random.Random(0)
+    tags, sentences = set(), set()
+    for _ in range(5):
+        for row in draw(rng).tokens:
+            words = text.decode(row).split()
+            assert town.split_of(town.Frame(*words[1:7])) == "train"
+            tags.add(words[0])
+            sentences.add(tuple(words))
+    assert tags == {f"<{tag}>" for tag in town.STYLES} and len(sentences) > 190
+
+
+def test_total_nats_and_excess_of_a_uniform_model_are_known(monkeypatch):
+    model = uniform()
+    count = DATA.mask.sum().item()
+    nats = count * math.log(len(text.VOCABULARY))
+    assert measure.total_nats(model, DATA) == pytest.approx(nats, rel=1e-5)
+    model.generate = lambda prompt, max_new: torch.zeros(len(prompt), 1, dtype=torch.long)
+    rng = random.Random(3)
+    frames = town.sample_frames(50, rng, "test")
+    data = text.batch(frames, LEGAL, rng)
+    floor = -data.log_probability.sum().item() / data.mask.sum().item()
+    score = measure.evaluate(model, LEGAL, n=50, seed=3)
+    assert score.excess == pytest.approx(math.log(len(text.VOCABULARY)) - floor, rel=1e-5)
+    assert score.exact == 0
+
+
+def test_the_excess_of_the_base_equals_a_sum_sentence_by_sentence():
+    model, pair, rng = base.load_base("cpu"), [town.STYLES["deed"], LEGAL], random.Random(7)
+    frames = town.sample_frames(10, rng, "test")
+    excess = count = 0
+    for i, frame in enumerate(frames):
+        before, sentence, nats = town.render(frame, pair[i % 2], rng)
+        tokens = torch.tensor([text.encode(f"{before} {sentence} <end>")])
+        chances = model(tokens)[0].log_softmax(dim=1)
+        for t in range(text.PROMPT, tokens.shape[1]):
+            excess, count = excess - chances[t - 1, tokens[0, t]].item(), count + 1
+        excess += nats
+    score = measure.evaluate(model, pair, n=10, seed=7)
+    assert score.excess == pytest.approx(excess / count, rel=1e-4)
+    assert score.exact == 0.5  # right in the style that it read, wrong in the register
+
+
+def test_bits_learned_by_who_knows_nothing_and_by_who_knows_all():
+    bits = measure.bits_learned(uniform(), LEGAL)
+    assert bits == pytest.approx(20 * (8 - 3 * math.log2(len(text.VOCABULARY))), rel=1e-5)
+    asked = text.batch(town.fact_frames(LEGAL, 0, "test"), LEGAL, 0)
+    knows = Fixed(50.0 * nn.functional.one_hot(asked.tokens[:, 1:], len(text.VOCABULARY)).float())
+    assert measure.bits_learned(knows, LEGAL) == pytest.approx(160)
+    with pytest.raises(ValueError, match="the style has no facts"):
+        measure.bits_learned(knows, town.REGISTERS["legal"])
+
+
+def test_device_and_preset_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("LORA_MINI_DEVICE", "meta")
+    monkeypatch.delenv("LORA_MINI_PRESET", raising=False)
+    assert train.device() == torch.device("meta") and train.preset() == "laptop"
+    monkeypatch.setenv("LORA_MINI_DEVICE", "cuda")
+    assert train.preset() == "gpu"
+    monkeypatch.setenv("LORA_MINI_PRESET", "laptop")
+    assert train.preset() == "laptop"
+    monkeypatch.setenv("LORA_MINI_PRESET", "huge")
+    with pytest.raises(ValueError, match="must be laptop or gpu, got 'huge'"):
+        train.preset()
+
+
+@pytest.mark.parametrize("cuda, mps, expected", [
+    (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_without_a_word_the_device_is_the_fastest_there_is(monkeypatch, cuda, mps, expected):
+    monkeypatch.delenv("LORA_MINI_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert train.device().type == expected
+
+
+def test_the_gpu_preset_computes_in_bfloat16_and_keeps_float32_weights(monkeypatch):
+    monkeypatch.setenv("LORA_MINI_PRESET", "gpu")
+    seen, model = set(), small()
+    model.head.register_forward_hook(lambda module, args, out: seen.add(out.dtype))
+    history = fitted(model, steps=3)
+    assert seen == {torch.bfloat16} and {p.dtype for p in model.parameters()} == {torch.float32}
+    monkeypatch.setenv("LORA_MINI_PRESET", "laptop")
+    assert history.losses == pytest.approx(fitted(small(), steps=3).losses, rel=0.01)
+    assert history.losses != fitted(small(), steps=3).losses
+
+
+def test_a_bfloat16_model_trains_and_is_measured():
+    model = small().to(torch.bfloat16)
+    history = fitted(model, rate=1e-2)
+    assert history.losses[-1] < history.losses[0]
+    assert train.token_losses(model, DATA.tokens).dtype == torch.float32
+    assert math.isfinite(measure.evaluate(model, LEGAL, n=4).excess)
+
+
+def test_no_bar_unless_it_is_asked_for(capfd, monkeypatch):
+    fitted(small())
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(train, "tqdm", lambda steps, **options: seen.append(options) or steps)
+    seen = []
+    fitted(small(), progress=True)
+    assert seen[0]["disable"] is False and seen[0]["delay"] == 2
+    monkeypatch.setitem(train.sys.modules, "ipykernel", train)
+    for value, hidden in (("1", False), ("0", True)):
+        monkeypatch.setenv("LORA_MINI_PROGRESS", value)
+        fitted(small())
+        assert seen[-1]["disable"] is hidden
+
+
+def test_the_shipped_base_is_small_near_the_floor_and_right():
+    every = list(town.STYLES.values())
+    score = measure.evaluate(base.load_base("cpu"), every, n=1200, seed=2024)
+    assert abs(score.excess) < 0.05 * town.entropy(every)
+    assert score.exact > 0.99
+    assert base.SHIPPED.stat().st_size < 4e6
+    about = base.describe()
+    assert about["command"] == base.COMMAND and about["seed"] == "0" and about["torch"]
+    assert about["styles"].split() == list(town.STYLES)
+
+
+def test_the_shipped_base_has_never_seen_the_registers():
+    for name in town.REGISTERS:
+        score = measure.evaluate(base.load_base("cpu"), town.register(name), n=40)
+        assert score.excess > 0.5 and score.exact < 0.1
+
+
+def test_make_base_writes_what_load_base_reads(tmp_path, capsys):
+    made_in = tmp_path / "new" / "narrow.safetensors"
+    words = ["--styles", "plain", "--steps", "3", "--seed", "5", "--out", str(made_in)]
+    make_base.main(words)
+    assert "over the floor of 0.07" in capsys.readouterr().out
+    model, history = make_base.make_base(styles=["plain"], seed=5, steps=3, device="cpu")
+    assert len(history.losses) == 3
+    for name, tensor in base.load_base("cpu", made_in).state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+    assert base.describe(made_in)["command"].endswith(" ".join(words))
+    assert base.describe(made_in)["styles"] == "plain"
+
+
+def test_make_base_never_overwrites_the_course_s_own_with_another(capsys):
+    with pytest.raises(SystemExit):
+        make_base.main(["--styles", "plain"])
+    assert "say --out FILE" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="among plain, .* got romance"):
+        make_base.make_base(styles=["romance"])
+
+
+def test_an_interrupted_make_base_writes_nothing(tmp_path, monkeypatch):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(train, "_step", stopped)
+    with pytest.raises(SystemExit):
+        make_base.main(["--out", str(tmp_path / "base.safetensors")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_the_gpu_preset_the_reader_s_larger_base_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_MINI_PRESET", "gpu")
+    monkeypatch.setenv("LORA_MINI_HOME", str(tmp_path))
+    assert base.load_base("cpu").config.d_model == 64  # not made yet: the shipped one
+    base.save_base(small(), base.base_path("gpu"))
+    assert base.load_base("cpu").config.d_model == 16
+    assert base.base_path("laptop") == base.SHIPPED
+
+
+def spoiled(tmp_path, spoil):
+    path = tmp_path / "base.safetensors"
+    path.write_bytes(spoil(base.SHIPPED.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (lambda b: b[:-100], "is damaged .*: make it anew with python -m lora_mini.world.make_base"),
+    (lambda b: b"", "is damaged"),
+    (lambda b: b[:-100] + bytes([b[-100] ^ 1]) + b[-99:], "are not those that were written"),
+    (lambda b: b.replace(text.fingerprint().encode(), b"f" * 16), "fingerprint is ffffffff"),
+    (lambda b: b.replace(b'"town":', b'"port":'), "is no base: its metadata lack town"),
+])
+def test_a_damaged_or_foreign_base_is_refused_with_what_to_do(tmp_path, spoil, words):
+    with pytest.raises(ValueError, match=words):
+        base.load_base("cpu", spoiled(tmp_path, spoil))
+
+
+def test_a_base_for_another_town_or_none_at_all_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="make it with python -m"):
+        base.load_base("cpu", tmp_path / "none.safetensors")
+    monkeypatch.setattr(text, "VOCABULARY", [*text.VOCABULARY, "casino"])
+    with pytest.raises(ValueError, match="was made for another town"):
+        base.load_base("cpu")
