@@ -62,6 +62,15 @@ def effects_of_c5(penalty=0.0):
             for r, pair in pairs.items()}
 
 
+def effects_of_c12(added=0.0):
+    def forgotten(method, register):
+        step = REC["gentle"][f"{method}, {register}"][1]
+        return [next(others for s, _, others in t["path"] if s == step)
+                for t in runs(method, register, "calm")]
+    pairs = {r: zip(forgotten("full", r), forgotten("LoRA r=8", r), strict=True) for r in REGISTERS}
+    return {r: [f - x + added for f, x in pair] for r, pair in pairs.items()}
+
+
 def test_a_fault_planted_in_the_data_flips_each_verdict():
     assert verdicts.weigh("C5", effects_of_c5()).word == "holds"
     assert verdicts.weigh("C5", effects_of_c5(penalty=0.02)).word == "misleading"
@@ -69,6 +78,9 @@ def test_a_fault_planted_in_the_data_flips_each_verdict():
     assert verdicts.weigh("C8", exact).word == "holds"
     assert verdicts.weigh("C8", {r: [e - 0.2 for e in v] for r, v in exact.items()}
                           ).word == "misleading"
+    assert verdicts.weigh("C12", effects_of_c12()).word == "not decided"
+    assert verdicts.weigh("C12", effects_of_c12(0.2)).word == "holds"
+    assert verdicts.weigh("C12", effects_of_c12(-0.2)).word == "misleading"
 
 
 @pytest.mark.parametrize("method", ["full", "LoRA r=2"])
