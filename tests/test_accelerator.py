@@ -51,12 +51,18 @@ def report():
     """In the other process: both journeys, the loaded base, and what a forgotten tensor does."""
     import pretend_accelerator
 
-    from lora_mini.world import base, text, town, train
+    from lora_mini.world import base, text, town, train, trials
+
+    def trial(device):  # what notebook 06 does
+        _, done = trials.tune(base.load_base(device), "LoRA r=2", town.register("medical"), 1e-2,
+                              seed=0, steps=6, examples=64, size=8, checkpoints=(3, 6))
+        return [done.path, done.exact, done.trainable]
 
     model = base.load_base()  # LORA_MINI_DEVICE says where to
     tokens = text.batch(town.sample_frames(2), town.STYLES["plain"]).tokens
     found = {"cpu": journey("cpu"), "pretend": journey(pretend_accelerator.DEVICE),
-             "device": str(train.device()), "base": next(model.parameters()).device.type}
+             "device": str(train.device()), "base": next(model.parameters()).device.type,
+             "trials": [trial("cpu"), trial(pretend_accelerator.DEVICE)]}
     try:
         model(tokens)
         found["caught"] = "nothing"
@@ -97,6 +103,13 @@ def test_all_parameters_are_where_they_were_sent(found):
     assert found["device"] == found["base"] == "pretend"
     assert found["pretend"]["full"]["devices"] == found["pretend"]["lora"]["devices"] == ["pretend"]
     assert found["cpu"]["full"]["devices"] == ["cpu"]
+
+
+def test_a_trial_on_the_accelerator_equals_the_cpu(found):
+    (path, *rest), (path_there, *rest_there) = found["trials"]
+    assert [step for step, *_ in path] == [3, 6] and rest == rest_there
+    for here, there in zip(path, path_there, strict=True):
+        assert there == pytest.approx(here, rel=1e-4)
 
 
 def test_a_tensor_left_behind_on_the_cpu_is_caught(found):
