@@ -1,7 +1,7 @@
 """pytest for the whole project: one environment, and nbval with its known holes closed.
 
 It lies at the root to reach notebooks/ as well as tests/. The guards patch private parts of nbval,
-which is why pyproject.toml pins it, and why tests/test_guards.py plants a fault for each.
+which is why pyproject.toml pins it, and why faults/test_guards.py plants a fault for each.
 """
 
 import os

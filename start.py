@@ -24,7 +24,7 @@ ROOT = Path(__file__).absolute().parent
 VENV, MINE, PROJECT = ROOT / ".venv", ROOT / "my_notebooks", ROOT / "pyproject.toml"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP, LOG, OURS = VENV / "course.json", VENV / "setup.log", VENV / "made-by-start.py"
-VERSION = "%d.%d" % sys.version_info[:2]
+VERSION, SUITE = "%d.%d" % sys.version_info[:2], ["tests", "lessons", "faults", "notebooks"]
 Trouble = SystemExit  # raised with a text: Python prints it and ends with status 1
 PIP = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
 SLIDER = "application/vnd.jupyter.widget-view+json"  # the kind of output that a slider is
@@ -236,7 +236,7 @@ def main():
     if testing:
         nbval = "--nbval" if sys.platform == "linux" else "--nbval-lax"
         print("Running the tests; %s: only on Linux are the notebooks' outputs compared." % nbval)
-        return child([PYTHON, "-m", "pytest", nbval, "tests", "lessons", "notebooks"] + rest)
+        return child([PYTHON, "-m", "pytest", nbval] + SUITE + rest)
     return run(options.verbose) if options.command == "run" else course(not options.no_browser)
 
 

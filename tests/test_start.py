@@ -654,7 +654,7 @@ def test_outputs_are_compared_on_linux_only_and_that_is_said(world, monkeypatch,
     monkeypatch.setattr(sys, "platform", platform)
     _, said = world.start("test")
     (pytest_child,) = world.did("-m pytest")
-    assert pytest_child[1:] == ["-m", "pytest", flag, "tests", "lessons", "notebooks"]
+    assert pytest_child[1:] == ["-m", "pytest", flag, "tests", "lessons", "faults", "notebooks"]
     assert flag + ": only on Linux" in said and not world.mine.exists()
 
 
