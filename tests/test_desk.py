@@ -212,6 +212,8 @@ def test_a_broken_core_outweighs_all_else_and_reads_as_a_sentence():
 def test_unknown_claims_and_facts_are_refused():
     with pytest.raises(ValueError, match="unknown claim 'C99': the table has C1, C2, C19, "):
         verdicts.judge("C99")
+    with pytest.raises(ValueError, match="unknown claim 'C99'"):
+        verdicts.verdict("C99", x=True)
     with pytest.raises(ValueError, match="C2 is judged by update_has"):
         verdicts.judge("C2", fewer_numbers=True)
 

@@ -1,4 +1,4 @@
-"""Figures in one hand: one accent colour, thin grey rules, a caption, and words for the blind.
+"""Figures in one hand: one accent colour, thin grey rules, a caption, and its content in words.
 
 Colours are Okabe and Ito's (2008), which stay apart under every common colour blindness.
 """

@@ -88,13 +88,14 @@ def verdict(claim, effects=None, **facts):
 
     A claim of logic takes facts, a measured one effects: see `judge` and `weigh`.
     """
-    print(textwrap.fill(f"{claim}: \"{claims()[claim]['says']}\"", 95))
+    row = _row(claim, "logic" if effects is None else "measured")
+    print(textwrap.fill(f"{claim}: \"{row['says']}\"", 95))
     if effects is None:
         facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
         lines = [f"{name.replace('_', ' ')}: {SEEN[fact]}" for name, fact in facts.items()]
         result = judge(claim, **facts)
     else:
-        row, result = _row(claim, "measured"), weigh(claim, effects)
+        result = weigh(claim, effects)
         lines = [f"{row['effect']}; it counts from {row['at_least']:+g} up"]
         lines += [f"  {c}: {'not measured' if values is None else interval(values)}"
                   for c, values in effects.items()]
