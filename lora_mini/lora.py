@@ -26,6 +26,8 @@ class LoRALinear(nn.Module):
     dropout outside [0, 1), and TypeError for a base that is not an `nn.Linear`.
     """
 
+    trains = ("lora_A", "lora_B")  # what `attach` makes trainable
+
     def __init__(self, base, rank, alpha, dropout=0.0, rslora=False):
         super().__init__()
         check_arguments(base, rank, alpha, dropout)
@@ -42,7 +44,11 @@ class LoRALinear(nn.Module):
     @property
     def scaling(self):
         """What multiplies B A: alpha / rank or alpha / sqrt(rank), times the strength."""
-        return self.strength * self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        return self.strength * self._scale
+
+    @property
+    def _scale(self):
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def update(self):
         """The update itself: scaling * B A, (d_out, d_in)."""
@@ -57,10 +63,12 @@ class LoRALinear(nn.Module):
         """
         if not self.enabled:
             return self.base.weight
-        factors = (self.lora_A, self.lora_B)
-        if not self.merged or (torch.is_grad_enabled() and any(p.requires_grad for p in factors)):
-            return self._sum()
-        return self._cached()
+        recorded = torch.is_grad_enabled() and any(t.requires_grad for t in self._factors())
+        return self._cached() if self.merged and not recorded else self._sum()
+
+    def _factors(self):
+        """The tensors that `update` is formed from, apart from W."""
+        return self.lora_A, self.lora_B
 
     def _sum(self):
         """W + update, rounded to W's dtype once, after the addition."""
@@ -68,7 +76,7 @@ class LoRALinear(nn.Module):
         return (W.to(_wide(W)) + self.update().to(_wide(W))).to(W.dtype)
 
     def _cached(self):
-        tensors = (self.base.weight, self.lora_A, self.lora_B)
+        tensors = (self.base.weight, *self._factors())
         key = (self.scaling, *((id(t), t._version) for t in tensors))
         if self._cache is None or self._cache[0] != key:  # first use, or trained or loaded since
             with torch.inference_mode(False), torch.no_grad():
@@ -84,6 +92,10 @@ class LoRALinear(nn.Module):
                 raise RuntimeError("this layer is merged, and a merged weight has no place for its "
                                    f"dropout of {self.dropout.p}: call unmerge(model) to train")
             return F.linear(x, self.weight, self.base.bias)
+        return self._apart(x)
+
+    def _apart(self, x):
+        """The output with base and update apart: x (..., d_in) -> (..., d_out)."""
         thin = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., r)
         y = self.base(x)
         return y + (self.scaling * F.linear(thin, self.lora_B)).to(y.dtype)

@@ -39,7 +39,7 @@ class TrainedCopy(nn.Module):
 
 
 def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exclude=(),
-           modules_to_save=()):
+           modules_to_save=(), layer=LoRALinear):
     """Put a LoRALinear around each chosen `nn.Linear` of `model`, in place; freeze all the rest.
 
     target_modules: one or several of: a module's full name, the last parts of names ("q_proj"), a
@@ -47,6 +47,7 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     the output head. The head is what `model.get_output_embeddings()` gives; a model without that
     method has to name its head in `exclude` (PEFT looks for it in Hugging Face models only).
     modules_to_save: modules of any kind of which a full copy trains.
+    layer: the kind of layer to put there, LoRALinear or one of `lora_mini.variants`.
 
     Returns the names of the adapted layers. Raises ValueError, and leaves the model as it was, if
     a name matches nothing, the rank does not fit, an adapter is there already, or a tie between
@@ -70,16 +71,16 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     model._trainable_before = [n for n, p in _parameters(model) if p.requires_grad]
     shared = {}  # deepcopy's memory: weights tied among the copies stay tied
     copies = {n: TrainedCopy(m, copy.deepcopy(m, shared)) for n, m in originals.items()}
-    layers = {id(m): LoRALinear(m, rank, alpha, dropout, rslora) for m in targets.values()}
+    layers = {id(m): layer(m, rank, alpha, dropout, rslora) for m in targets.values()}
     model.requires_grad_(False)
     for name, base in targets.items():
         _place(model, name, layers[id(base)])
     for name, both in copies.items():
         both.copy.requires_grad_(True)
         _place(model, name, both)
-    for layer in layers.values():
-        layer.lora_A.requires_grad_(True)
-        layer.lora_B.requires_grad_(True)
+    for adapted in layers.values():
+        for name in adapted.trains:
+            getattr(adapted, name).requires_grad_(True)
     return list(targets)
 
 

@@ -1,18 +1,21 @@
 """Recorded measurements: what takes longer than a lesson, with the command that makes it again.
 
     python -m lora_mini.record 06          makes lora_mini/records/06.json anew
+    python -m lora_mini.record all         makes all of them: about two hours on two cores
 """
 
 import argparse
 import ast
 import hashlib
+import importlib
 import json
 import platform
 import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CODE = ("lora.py", "model.py", "targets.py", "world/*.py")  # what a record depends on
+RECORDS = ("06", "07", "09")
+CODE = ("lora.py", "model.py", "targets.py", "variants.py", "world/*.py")  # what records rest on
 
 
 def load(name):
@@ -58,13 +61,13 @@ def code_hash():
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def write(name, content, seconds):
-    """Write a record, with what made it."""
+def write(name, content, seconds, code):
+    """Write a record, with what made it: the seconds that it took, the `code_hash` at its start."""
     import torch
 
     machine = f"{platform.machine()} CPU, {platform.system()}, one thread a run"
     about = {"command": f"python -m lora_mini.record {name}", "machine": machine,
-             "torch": torch.__version__, "code": code_hash(), "minutes": round(seconds / 60, 1)}
+             "torch": torch.__version__, "code": code, "minutes": round(seconds / 60, 1)}
     path = HERE / "records" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     lines = [f' "{key}": {json.dumps(value)}' for key, value in content.items()]
@@ -78,14 +81,13 @@ def main(arguments=None):
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("name", choices=("06",), help="which record to make")
+    parser.add_argument("name", choices=(*RECORDS, "all"), help="which record to make")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     options = parser.parse_args(arguments)
-    from lora_mini.world import record_06
-
-    start = time.perf_counter()
-    content = record_06.make(options.jobs)
-    write(options.name, content, time.perf_counter() - start)
+    for name in RECORDS if options.name == "all" else [options.name]:
+        maker = importlib.import_module(f"lora_mini.world.record_{name}")
+        start, code = time.perf_counter(), code_hash()
+        write(name, maker.make(options.jobs), time.perf_counter() - start, code)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_a_missing_and_a_damaged_record_say_what_to_do(tmp_path, monkeypatch):
 def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path, monkeypatch):
     (tmp_path / "lora.py").write_text('"""Words."""\nx = 1\n')
     monkeypatch.setattr(record, "HERE", tmp_path)
-    record.write("77", {"values": [1, 2]}, seconds=90)
+    record.write("77", {"values": [1, 2]}, seconds=90, code=record.code_hash())
     found = record.load("77")
     assert found["values"] == [1, 2] and found["about"]["minutes"] == 1.5
     before = record.code_hash()

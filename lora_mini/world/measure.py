@@ -19,20 +19,21 @@ class Score(NamedTuple):
 
 
 def evaluate(model, styles, n=300, seed=0, split="test"):
-    """A Score on n frames of the test split, in one Style, or in several in turn.
-
-    The excess compares the model with the very sentences drawn: the model's total -log p, minus the
-    town's, over the tokens that count. So most of the luck of the draw cancels.
-    """
+    """A Score on n frames of the test split, in one Style, or in several in turn."""
     styles, rng = [styles] if isinstance(styles, Style) else list(styles), random.Random(seed)
     said = [styles[i % len(styles)] for i in range(n)]
     frames = town.sample_frames(n, rng, split)
     data = text.batch(frames, said, rng)
-    excess = (total_nats(model, data) + data.log_probability.sum().item()) / data.mask.sum().item()
     start = data.tokens[:, :text.PROMPT].to(next(model.parameters()).device)
     longest = max(len(town.best(*both).split()) for both in zip(frames, said, strict=True))
     answers = model.generate(start, longest + 1)  # and <end>
-    return Score(excess, text.exact_match(answers.cpu().tolist(), frames, said))
+    return Score(excess(model, data), text.exact_match(answers.cpu().tolist(), frames, said))
+
+
+def excess(model, data):
+    """Nats per token of a Batch above its sentences' own: the model's total -log p, minus the
+    town's, over the tokens that count. So most of the luck of the draw cancels."""
+    return (total_nats(model, data) + data.log_probability.sum().item()) / data.mask.sum().item()
 
 
 def bits_learned(model, style, seed=0):

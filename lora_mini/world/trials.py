@@ -1,4 +1,4 @@
-"""One fine-tuning trial, from the base to its figures: what notebook 06 and its record share.
+"""One fine-tuning trial, from the base to its figures: what lessons and their records share.
 
 A trial takes the base, makes a method's share of it trainable, tunes it on one register, and
 reports how well it fits and what it forgot. Excess is in nats per token over each sentence's own
@@ -6,6 +6,7 @@ true log-probability.
 """
 
 import copy
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -14,10 +15,16 @@ import torch
 import lora_mini as lm
 from lora_mini.ledger import ledger
 from lora_mini.world import measure, text, town, train
-from lora_mini.world.styles import STYLES
+from lora_mini.world.styles import STYLES, register
 
 METHODS = ("full", "LoRA r=1", "LoRA r=2", "LoRA r=4", "LoRA r=8", "biases", "head")
 CHECKPOINTS = (25, 50, 100, 200)
+PARTS = {  # what trains, by a parameter's name, where there is no adapter
+    "full": lambda name: True,
+    "blocks": lambda name: "_proj.weight" in name,
+    "biases": lambda name: name.endswith("bias"),
+    "head": lambda name: "head" in name,
+}
 
 
 def rates(method):
@@ -45,45 +52,46 @@ class Trial:
     whole: bool = True
 
 
-def prepare(base, method, alpha=16):
+def prepare(base, method, alpha=16, targets="all-linear"):
     """A copy of the base with what the method trains, and nothing else, trainable.
 
-    "full", "biases", "head", or "LoRA r=8"; with "+words" behind it, full copies of the embedding
-    and the head train as well. Raises ValueError for another method.
+    "full", "blocks" (the matrices that LoRA adapts, themselves), "biases", "head", or "LoRA r=8";
+    with "+words" behind it, full copies of the embedding and the head train as well. alpha and
+    targets are those of `attach`. Raises ValueError for another method.
     """
     model = copy.deepcopy(base).requires_grad_(True)
-    kind, _, words = method.partition("+")
-    if kind.startswith("LoRA r="):
-        saved = ("embed", "head") if words == "words" else ()
-        lm.attach(model, "all-linear", int(kind[7:]), alpha, modules_to_save=saved)
-    elif kind in ("biases", "head"):
+    kind, _, rank = method.removesuffix("+words").partition(" r=")
+    if kind == "LoRA" and rank.isdecimal():
+        saved = ("embed", "head") if method.endswith("+words") else ()
+        lm.attach(model, targets, int(rank), alpha, modules_to_save=saved)
+    elif method in PARTS:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.endswith("bias") if kind == "biases" else "head" in name)
-    elif kind != "full" or words:
-        raise ValueError(f"method must be one of {', '.join(METHODS)} (or LoRA r=8+words), "
-                         f"got {method!r}")
+            parameter.requires_grad_(PARTS[method](name))
+    else:
+        raise ValueError(f"method must be one of {', '.join([*PARTS, 'LoRA r=8'])} (or LoRA "
+                         f"r=8+words), got {method!r}")
     return model
 
 
-def tune(base, method, style, rate, seed, *, steps=200, examples=1024, size=32, replay=0,
-         checkpoints=CHECKPOINTS, progress=False):
+def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", clip=None, steps=200,
+         examples=1024, size=32, replay=0, checkpoints=CHECKPOINTS, progress=False):
     """(tuned model, Trial): fine-tune on `examples` sentences of `style`, drawn by `seed`.
 
-    replay: so many sentences of the base's own styles are mixed in, an eighth of each batch.
-    The last checkpoint is the end of the run: `steps`.
+    clip: the largest gradient norm, or None. replay: so many sentences of the base's own styles
+    are mixed in, an eighth of each batch. The last checkpoint is the end of the run: `steps`.
     """
     torch.manual_seed(seed)  # for the start of A
-    model = prepare(base, method)
+    model = prepare(base, method, alpha, targets)
     rng = random.Random(seed)
     data = text.batch(town.sample_frames(examples, rng), style, rng)
     batches = train.rows(data, size)
     if replay:
         batches = _mixed(data, said_by_all(replay, rng), size)
-    probe, every = Probe(style, seed), min(checkpoints)
+    probe, every = Probe(style, seed), math.gcd(*checkpoints)
     looks = iter(range(every, steps + every, every))
     done = Trial(method, style.tag, rate, seed)
-    history = train.fit(model, batches, steps=steps, rate=rate, seed=seed, progress=progress,
-                        every=every,
+    history = train.fit(model, batches, steps=steps, rate=rate, clip=clip, seed=seed,
+                        progress=progress, every=every,
                         evaluate=lambda m: probe(m) if next(looks) in checkpoints else None)
     done.path = [(step, *seen) for step, seen in history.evaluations if seen]
     done.target, done.others = done.path[-1][1:] if history.whole else probe(model)
@@ -95,6 +103,23 @@ def tune(base, method, style, rate, seed, *, steps=200, examples=1024, size=32, 
     return model, done
 
 
+def memorize(base, method, facts, rate, seed, *, steps=400, sayings=8, size=32, alpha=16,
+             progress=False):
+    """(tuned model, History, bits known): learn `facts` docket entries of the legal register.
+
+    Each entry is read in `sayings` frames, and only its own words count in the loss. The bits are
+    those of `measure.bits_learned`, in other frames.
+    """
+    torch.manual_seed(seed)
+    model, style = prepare(base, method, alpha), register("legal", new_facts=facts)
+    rng = random.Random(seed)
+    frames = [frame for _ in range(sayings) for frame in town.fact_frames(style, rng)]
+    data = text.batch(frames, style, rng, facts_only=True)
+    history = train.fit(model, train.rows(data, size), steps=steps, rate=rate, seed=seed,
+                        progress=progress)
+    return model, history, measure.bits_learned(model, style, seed + 1000)
+
+
 class Probe:
     """(excess on the target, excess on the base's styles) of a model, on fixed test sentences."""
 
@@ -104,8 +129,7 @@ class Probe:
         self.others = said_by_all(n, rng, "test")
 
     def __call__(self, model):
-        return tuple((measure.total_nats(model, data) + data.log_probability.sum().item())
-                     / data.mask.sum().item() for data in (self.target, self.others))
+        return tuple(measure.excess(model, data) for data in (self.target, self.others))
 
 
 def said_by_all(n, rng, split="train"):

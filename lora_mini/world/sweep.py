@@ -1,0 +1,92 @@
+"""A fair sweep: every cell gets the rate that suits it, then is judged on seeds that chose nothing.
+
+A *cell* is a dictionary that says what is trained, for instance {"method": "LoRA r=8", "task":
+"24 new words"}. A runner turns (cell, rate, seed) into a dictionary of numbers, in which "target"
+is what a rate is chosen for: smaller is better, and None means that the run blew up.
+"""
+
+import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from statistics import fmean
+
+import torch
+from tqdm import tqdm
+
+CHOOSE, REPORT = range(3), range(10, 18)
+GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # half a decade apart
+
+
+@contextmanager
+def workers(runner, jobs=2):
+    """A function from (what, plans) to results in order, `jobs` processes at once, with a bar."""
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        def run(what, plans):
+            return [short(done) for done in tqdm(pool.map(runner, *zip(*plans, strict=True)),
+                                                 total=len(plans), desc=what, unit="run")]
+        yield run
+
+
+def sweep(run, what, cells, start, grid=GRID, report=REPORT):
+    """Each cell with "tried", "best" and what came of it: a list of dictionaries.
+
+    Three rates are tried first, around `start(cell)`, on the seeds of CHOOSE; then one more beyond
+    the best, until the best lies inside what was tried or `grid` ends. "tried" maps a rate to its
+    results, in lists by seed; the results at the best rate, on the seeds of `report`, follow.
+    """
+    tried = [dict() for _ in cells]
+    ahead = [_around(grid, grid.index(start(cell))) for cell in cells]
+    while any(ahead):
+        plans = [(i, rate) for i, rates in enumerate(ahead) for rate in rates]
+        found = iter(run(f"{what}: rates", [(cells[i], rate, seed) for i, rate in plans
+                                            for seed in CHOOSE]))
+        for i, rate in plans:
+            tried[i][rate] = columns([next(found) for _ in CHOOSE])
+        ahead = [_beyond(grid, rates) for rates in tried]
+    best = [best_rate(rates) for rates in tried]
+    found = iter(run(f"{what}: best rates", [(cell, rate, seed) for cell, rate in
+                                             zip(cells, best, strict=True) for seed in report]))
+    return [cell | {"tried": {f"{r:g}": rates[r] for r in sorted(rates)}, "best": rate}
+            | columns([next(found) for _ in report])
+            for cell, rates, rate in zip(cells, tried, best, strict=True)]
+
+
+def best_rate(tried):
+    """The rate with the least mean target, and the smaller of two equal ones."""
+    return min(sorted(tried), key=lambda rate: _mean(tried[rate]["target"]))
+
+
+def columns(results):
+    """A list of dictionaries with the same keys, as one dictionary of lists."""
+    return {key: [result[key] for result in results] for key in results[0]}
+
+
+def short(value):
+    """Numbers to five digits: a record is read by people, too."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: short(v) for key, v in value.items()}
+    return [short(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _around(grid, i):
+    i = min(max(i, 1), len(grid) - 2)
+    return list(grid[i - 1:i + 2])
+
+
+def _beyond(grid, tried):
+    """The next rate to try: a list of one, or none if the best is inside or the grid has ended."""
+    rates, best = sorted(tried), best_rate(tried)
+    step = (best == rates[-1]) - (best == rates[0])
+    i = grid.index(best) + step
+    return [grid[i]] if step and 0 <= i < len(grid) else []
+
+
+def _mean(values):
+    return math.inf if None in values else fmean(values)
+
+
+def _one_thread():
+    torch.set_num_threads(1)
