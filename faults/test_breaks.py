@@ -14,6 +14,7 @@ import pytest
 import build
 
 LORA, MODEL, SVD = "lora_mini/lora.py", "lora_mini/model.py", "lora_mini/svd.py"
+VARIANTS = "lora_mini/variants.py"
 BREAKS = {  # name: (file, what stands there, what is planted, the test that must turn red)
     "scale dropped": (
         LORA, "(self.scaling * F.linear(thin, self.lora_B))", "F.linear(thin, self.lora_B)",
@@ -116,6 +117,30 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a smoke test that never looks at the base": (
         "lora_mini/audit.py", "same = _digest(model) == base_before", "same = True",
         "test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
+    "DoRA's norm along the other axis": (
+        VARIANTS, "(self.lora_B @ self.lora_A), dim=1)", "(self.lora_B @ self.lora_A), dim=0)",
+        "test_variants.py::test_dora_on_paper"),
+    "DoRA's norm not a constant": (
+        VARIANTS, "    @torch.no_grad()\n    def _norms", "    def _norms",
+        "test_variants.py::test_dora_gives_the_gradients_of_a_dense_layer_with_a_constant_norm"),
+    "DoRA's magnitude gets no gradient": (
+        VARIANTS, "return self.magnitude / self._norms()",
+        "return self.magnitude.detach() / self._norms()",
+        "test_variants.py::test_each_can_be_attached_merged_disabled_and_detached"),
+    "DoRA's strength ignored": (
+        VARIANTS, "(self.strength * change)", "change",
+        "test_variants.py::test_a_strength_between_lies_between_and_zero_is_the_base"),
+    "DoRA's cache blind to the magnitude": (
+        VARIANTS, "return self.lora_A, self.lora_B, self.magnitude",
+        "return self.lora_A, self.lora_B",
+        "test_variants.py::test_a_merged_layer_notices_every_change_of_what_it_is_made_of"),
+    "PiSSA's start not taken off": (
+        VARIANTS, "torch.cat([self.lora_A, self.lora_A - self.start_A])",
+        "torch.cat([self.lora_A, self.lora_A])",
+        "test_variants.py::test_each_starts_as_its_base_bit_for_bit_apart_and_merged"),
+    "LoRA-FA trains A": (
+        VARIANTS, "self.lora_A.requires_grad_(False)", "pass",
+        "test_variants.py::test_in_lora_fa_b_alone_moves_and_a_gets_no_gradient"),
 }
 
 

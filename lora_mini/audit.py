@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_mini.ledger import lora_parameters
 from lora_mini.lora import LoRALinear
 from lora_mini.model import TrainedCopy, disabled, merge, unmerge
 
@@ -58,16 +57,19 @@ def smoke_test(make_model, step):
     points.append(Point(start_is_base[0],
                         "before training the outputs are the base's, bit for bit"))
     points.append(Point(same, "training left every byte of the base alone"))
-    still = [n for n, m in layers.items()
-             if not m.lora_B.any() or torch.equal(m.lora_A, A_before[n])]
-    points.append(Point(not still, "after three steps every B is away from zero and every A has "
-                        "moved" + (f"; not so in {', '.join(still)}" if still else "")))
+    still = [n for n, m in layers.items() if not m.lora_B.any()
+             or "lora_A" in m.trains and torch.equal(m.lora_A, A_before[n])]
+    points.append(Point(not still, "after three steps every B is away from zero and every A that "
+                        "trains has moved" + (f"; not so in {', '.join(still)}" if still else "")))
     return points + _after(model, inputs[0])
 
 
 def _trainable(model, layers):
-    expected = sum(lora_parameters(m.base.out_features, m.base.in_features, m.lora_A.shape[0])
-                   for m in layers.values())
+    expected = 0
+    for m in layers.values():
+        r, d_out = m.lora_A.shape[0], m.base.out_features
+        sizes = {"lora_A": r * m.base.in_features, "lora_B": d_out * r, "magnitude": d_out}
+        expected += sum(sizes[name] for name in m.trains)
     copies = [m.copy for m in model.modules() if isinstance(m, TrainedCopy)]
     expected += sum(p.numel() for m in copies for p in m.parameters())
     found = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -106,11 +108,11 @@ def _output(model, args, kwargs):
 
 
 def _digest(model):
-    """A hash of the bytes of everything that is no factor and no trained copy."""
+    """A hash of the bytes of everything that an adapter must not train."""
     theirs = [m for m in model.modules() if isinstance(m, TrainedCopy)]
     trained = {id(p) for m in theirs for p in m.copy.parameters()}
     trained |= {id(p) for m in model.modules() if isinstance(m, LoRALinear)
-                for p in (m.lora_A, m.lora_B)}
+                for p in map(m.get_parameter, m.trains)}
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if id(parameter) not in trained:

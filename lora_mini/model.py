@@ -71,7 +71,11 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     model._trainable_before = [n for n, p in _parameters(model) if p.requires_grad]
     shared = {}  # deepcopy's memory: weights tied among the copies stay tied
     copies = {n: TrainedCopy(m, copy.deepcopy(m, shared)) for n, m in originals.items()}
-    layers = {id(m): layer(m, rank, alpha, dropout, rslora) for m in targets.values()}
+    try:
+        layers = _made(targets, lambda base: layer(base, rank, alpha, dropout, rslora))
+    except ValueError:
+        _thaw(model)  # leave no trace
+        raise
     model.requires_grad_(False)
     for name, base in targets.items():
         _place(model, name, layers[id(base)])
@@ -163,6 +167,17 @@ def _layers(model):
     if layers := _find(model, LoRALinear):
         return layers
     raise ValueError("the model has no adapter: call attach(model, ...) first")
+
+
+def _made(targets, make):
+    """A new layer for each target, by the target's id: a shared one gets one."""
+    layers = {}
+    for name, base in targets.items():
+        try:
+            layers[id(base)] = layers.get(id(base)) or make(base)
+        except ValueError as error:  # what this kind of layer can't take
+            raise ValueError(f"{error} (layer {name!r})") from None
+    return layers
 
 
 def _place(model, name, module):

@@ -7,16 +7,17 @@ from torch import nn
 import lora_mini as lm
 from lora_mini import audit
 from lora_mini.lora import LoRALinear
+from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 
 X = torch.linspace(-1, 1, 18).reshape(3, 6)
 
 
-def made(spoil=lambda model: None, stale=False, dtype=torch.float32, copies=()):
+def made(spoil=lambda model: None, stale=False, dtype=torch.float32, copies=(), layer=LoRALinear):
     def make_model():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)).to(dtype)
         parameters = list(model.parameters())
-        lm.attach(model, ["0"], 2, 5, modules_to_save=copies)
+        lm.attach(model, ["0"], 2, 5, modules_to_save=copies, layer=layer)
         spoil(model)
         if not stale:
             parameters = [p for p in model.parameters() if p.requires_grad]
@@ -84,3 +85,13 @@ def test_a_merge_without_the_scale_is_noticed(monkeypatch):
 def test_an_unmerge_that_stays_merged_is_noticed(monkeypatch):
     monkeypatch.setattr(LoRALinear, "unmerge", lambda self: None)
     assert failing(made()) == ["unmerging restores every bit"]
+
+
+@pytest.mark.parametrize("kind", [DoRALinear, PiSSALinear, LoRAFALinear])
+def test_the_variants_are_sound(kind):
+    assert not failing(made(layer=kind))
+
+
+def test_a_dora_whose_magnitude_does_not_train_is_found():
+    frozen = made(lambda model: model[0].magnitude.requires_grad_(False), layer=DoRALinear)
+    assert failing(frozen) == ["22 parameters train; the shapes say 27"]

@@ -8,6 +8,7 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini import LoRALinear
+from lora_mini.variants import DoRALinear
 
 
 class Block(nn.Module):
@@ -359,3 +360,14 @@ def test_dropout_inside_multihead_attention_is_refused():
     with pytest.raises(ValueError, match="MultiheadAttention"):
         lm.attach(model, "all-linear", 2, 5, dropout=0.1)
     lm.attach(model, "all-linear", 2, 5, dropout=0.1, exclude="out_proj")
+
+
+def test_a_layer_that_a_variant_refuses_leaves_no_trace():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 4))
+    with torch.no_grad():
+        model[1].weight[2] = 0
+    with pytest.raises(ValueError, match=r"row 2 of W is all zeros.*\(layer '1'\)"):
+        lm.attach(model, ["0", "1"], 2, 5, layer=DoRALinear)
+    assert all(p.requires_grad for p in model.parameters()) and type(model[0]) is nn.Linear
+    lm.attach(model, ["0"], 2, 5, layer=DoRALinear)
+    lm.detach(model)

@@ -17,9 +17,12 @@ def bowl(best, asked=None, broken=()):
     return run
 
 
-def swept(best, start=1e-2, **options):
-    cell = {"method": "x"}
-    return sweep.sweep(bowl(best, **options), "test", [cell], lambda c: start)[0]
+def rates(cell):
+    return (3e-3, 1e-2, 3e-2)
+
+
+def swept(best, widen=True, **options):
+    return sweep.sweep(bowl(best, **options), "test", [{"method": "x"}], rates, widen)[0]
 
 
 @pytest.mark.parametrize("best", [1e-3, 1e-2, 1e-1])
@@ -33,6 +36,7 @@ def test_the_search_walks_until_the_best_rate_lies_inside(best):
 def test_it_tries_three_rates_and_then_one_more_at_a_time():
     assert list(swept(1e-2)["tried"]) == ["0.003", "0.01", "0.03"]
     assert list(swept(3e-2)["tried"]) == ["0.003", "0.01", "0.03", "0.1"]
+    assert list(swept(3e-2, widen=False)["tried"]) == ["0.003", "0.01", "0.03"]
 
 
 @pytest.mark.parametrize("best", [1e-5, 1e3])
@@ -56,7 +60,7 @@ def test_each_cell_finds_its_own_rate_and_keeps_its_order():
     def run(what, plans):
         return [{"target": abs(math.log(rate / cell["best at"]))} for cell, rate, _ in plans]
     cells = [{"best at": 1e-1}, {"best at": 1e-3}, {"best at": 1e-2}]
-    found = sweep.sweep(run, "test", cells, lambda c: 1e-2)
+    found = sweep.sweep(run, "test", cells, rates)
     assert [f["best"] for f in found] == [1e-1, 1e-3, 1e-2]
 
 

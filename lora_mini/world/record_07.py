@@ -41,13 +41,13 @@ def cells():
 def make(jobs=2):
     """The whole record, as a dictionary."""
     with sweep.workers(run, jobs) as runner:
-        done = {part: sweep.sweep(runner, part, found, start) for part, found in cells().items()}
+        done = {part: sweep.sweep(runner, part, found, rates) for part, found in cells().items()}
     return done | {"base": base.describe()["digest"]}
 
 
-def start(cell):
+def rates(cell):
     """Where the search for the rate begins."""
-    return 1e-2 if "LoRA" in cell["method"] else 3e-3
+    return (3e-3, 1e-2, 3e-2) if "LoRA" in cell["method"] else (1e-3, 3e-3, 1e-2)
 
 
 def run(cell, rate, seed):

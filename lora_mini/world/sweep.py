@@ -28,28 +28,28 @@ def workers(runner, jobs=2):
         yield run
 
 
-def sweep(run, what, cells, start, grid=GRID, report=REPORT):
+def sweep(run, what, cells, rates, widen=True):
     """Each cell with "tried", "best" and what came of it: a list of dictionaries.
 
-    Three rates are tried first, around `start(cell)`, on the seeds of CHOOSE; then one more beyond
-    the best, until the best lies inside what was tried or `grid` ends. "tried" maps a rate to its
-    results, in lists by seed; the results at the best rate, on the seeds of `report`, follow.
+    The rates of GRID that `rates(cell)` names are tried on the seeds of CHOOSE; then, unless widen
+    is False, one more beyond the best, until the best lies inside what was tried or GRID ends.
+    "tried" maps a rate to its results, in lists by seed; the results at the best rate, on the
+    seeds of REPORT, follow.
     """
-    tried = [dict() for _ in cells]
-    ahead = [_around(grid, grid.index(start(cell))) for cell in cells]
+    tried, ahead = [{} for _ in cells], [rates(cell) for cell in cells]
     while any(ahead):
         plans = [(i, rate) for i, rates in enumerate(ahead) for rate in rates]
         found = iter(run(f"{what}: rates", [(cells[i], rate, seed) for i, rate in plans
                                             for seed in CHOOSE]))
         for i, rate in plans:
             tried[i][rate] = columns([next(found) for _ in CHOOSE])
-        ahead = [_beyond(grid, rates) for rates in tried]
-    best = [best_rate(rates) for rates in tried]
+        ahead = [_beyond(found) if widen else [] for found in tried]
+    best = [best_rate(found) for found in tried]
     found = iter(run(f"{what}: best rates", [(cell, rate, seed) for cell, rate in
-                                             zip(cells, best, strict=True) for seed in report]))
-    return [cell | {"tried": {f"{r:g}": rates[r] for r in sorted(rates)}, "best": rate}
-            | columns([next(found) for _ in report])
-            for cell, rates, rate in zip(cells, tried, best, strict=True)]
+                                             zip(cells, best, strict=True) for seed in REPORT]))
+    return [cell | {"tried": {f"{r:g}": seen[r] for r in sorted(seen)}, "best": rate}
+            | columns([next(found) for _ in REPORT])
+            for cell, seen, rate in zip(cells, tried, best, strict=True)]
 
 
 def best_rate(tried):
@@ -71,17 +71,12 @@ def short(value):
     return [short(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _around(grid, i):
-    i = min(max(i, 1), len(grid) - 2)
-    return list(grid[i - 1:i + 2])
-
-
-def _beyond(grid, tried):
-    """The next rate to try: a list of one, or none if the best is inside or the grid has ended."""
+def _beyond(tried):
+    """The next rate to try: a list of one, or none if the best is inside or GRID has ended."""
     rates, best = sorted(tried), best_rate(tried)
     step = (best == rates[-1]) - (best == rates[0])
-    i = grid.index(best) + step
-    return [grid[i]] if step and 0 <= i < len(grid) else []
+    i = GRID.index(best) + step
+    return [GRID[i]] if step and 0 <= i < len(GRID) else []
 
 
 def _mean(values):

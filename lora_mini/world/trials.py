@@ -14,6 +14,7 @@ import torch
 
 import lora_mini as lm
 from lora_mini.ledger import ledger
+from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear, lora_plus
 from lora_mini.world import measure, text, town, train
 from lora_mini.world.styles import STYLES, register
 
@@ -24,6 +25,11 @@ PARTS = {  # what trains, by a parameter's name, where there is no adapter
     "blocks": lambda name: "_proj.weight" in name,
     "biases": lambda name: name.endswith("bias"),
     "head": lambda name: "head" in name,
+}
+
+KINDS = {  # options of `attach`; LoRA+ differs by the rate of B only
+    "LoRA": {}, "LoRA+": {}, "rsLoRA": {"rslora": True}, "DoRA": {"layer": DoRALinear},
+    "PiSSA": {"layer": PiSSALinear}, "LoRA-FA": {"layer": LoRAFALinear},
 }
 
 
@@ -55,15 +61,15 @@ class Trial:
 def prepare(base, method, alpha=16, targets="all-linear"):
     """A copy of the base with what the method trains, and nothing else, trainable.
 
-    "full", "blocks" (the matrices that LoRA adapts, themselves), "biases", "head", or "LoRA r=8";
-    with "+words" behind it, full copies of the embedding and the head train as well. alpha and
-    targets are those of `attach`. Raises ValueError for another method.
+    "full", "blocks" (the matrices that LoRA adapts, themselves), "biases", "head", or "LoRA r=8",
+    as one of KINDS; with "+words" behind it, full copies of the embedding and the head train as
+    well. alpha and targets are those of `attach`. Raises ValueError for another method.
     """
     model = copy.deepcopy(base).requires_grad_(True)
     kind, _, rank = method.removesuffix("+words").partition(" r=")
-    if kind == "LoRA" and rank.isdecimal():
+    if kind in KINDS and rank.isdecimal():
         saved = ("embed", "head") if method.endswith("+words") else ()
-        lm.attach(model, targets, int(rank), alpha, modules_to_save=saved)
+        lm.attach(model, targets, int(rank), alpha, modules_to_save=saved, **KINDS[kind])
     elif method in PARTS:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(PARTS[method](name))
@@ -91,6 +97,7 @@ def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", cli
     looks = iter(range(every, steps + every, every))
     done = Trial(method, style.tag, rate, seed)
     history = train.fit(model, batches, steps=steps, rate=rate, clip=clip, seed=seed,
+                        factor=lora_plus() if method.startswith("LoRA+ ") else None,
                         progress=progress, every=every,
                         evaluate=lambda m: probe(m) if next(looks) in checkpoints else None)
     done.path = [(step, *seen) for step, seen in history.evaluations if seen]

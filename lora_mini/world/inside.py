@@ -1,0 +1,136 @@
+"""What is inside an update: spectra, shared directions, amplification, intruders, subspaces.
+
+An update is W_tuned - W_0, one NumPy matrix (d_out, d_in) for each adapted matrix of the blocks.
+Notebook 08 writes the short ones out, then takes them from here.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+
+
+@torch.no_grad()
+def matrices(model):
+    """The blocks' matrices by name, as float64; an adapter's update is added in."""
+    return {name: layer.weight.double().cpu().numpy() for name, layer in model.named_modules()
+            if name.endswith("_proj")}
+
+
+def updates(before, after):
+    """after - before, matrix by matrix: two GPTs, of which `after` may have an adapter."""
+    old, new = matrices(before), matrices(after)
+    return {name: new[name] - old[name] for name in old}
+
+
+@torch.no_grad()
+def placed(model, weights):
+    """A copy of a GPT in which the named matrices are `weights` (NumPy); the model is left alone.
+
+    An adapter on a named matrix goes: the copy has an `nn.Linear` there, with the old bias.
+    """
+    model = copy.deepcopy(model)
+    for name, W in weights.items():
+        layer, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
+        plain = getattr(layer, "base", layer)
+        plain.weight.copy_(torch.from_numpy(W))
+        setattr(model.get_submodule(parent), child, plain)
+    return model
+
+
+def noise_like(X, rng):
+    """Gaussian noise of X's shape and Frobenius norm."""
+    noise = rng.standard_normal(X.shape)
+    return noise * np.linalg.norm(X) / np.linalg.norm(noise)
+
+
+def strongest(X, rank):
+    """X with its `rank` strongest directions only; rank 0 is a matrix of zeros."""
+    U, S, Vt = np.linalg.svd(X, full_matrices=False)
+    return (U[:, :rank] * S[:rank]) @ Vt[:rank]
+
+
+def random_part(X, rank, rng):
+    """X on `rank` random directions (orthonormal) of its own row space: the control."""
+    U, S, Vt = np.linalg.svd(X, full_matrices=False)
+    mix, _ = np.linalg.qr(rng.standard_normal((len(S), rank)))  # (k, rank)
+    return (U * S) @ mix @ (mix.T @ Vt)
+
+
+def phi(V1, V2):
+    """How far two subspaces are one, 0 to 1: ||V1 V2^T||_F^2 / min(i, j) (Hu et al., section 7.2).
+
+    V1 (i, d) and V2 (j, d) have orthonormal rows. By chance it is max(i, j) / d.
+    """
+    return np.sum((V1 @ V2.T) ** 2) / min(len(V1), len(V2))
+
+
+def directions(X, rank):
+    """The first right singular vectors of X (m, n), as rows: (rank, n)."""
+    return np.linalg.svd(X, full_matrices=False)[2][:rank]
+
+
+def strength_within(W, U, Vt):
+    """||U^T W V||_F: how strongly W acts from the directions Vt (r, d_in) to U (d_out, r)."""
+    return np.linalg.norm(U.T @ W @ Vt.T)
+
+
+def intruders(W0, W, top=10, threshold=0.6):
+    """Which of W's `top` left singular vectors are new: a list of their numbers.
+
+    New means that the |cosine| to every left singular vector of W0 is below the threshold
+    (Shuttleworth et al. 2024, algorithm 1).
+    """
+    U0, U = (np.linalg.svd(M, full_matrices=False)[0] for M in (W0, W))
+    closest = np.abs(U0.T @ U[:, :top]).max(axis=0)
+    return np.flatnonzero(closest < threshold).tolist()
+
+
+def shrunk(W, which, factor):
+    """W with the singular values of the numbered directions times `factor`."""
+    U, S, Vt = np.linalg.svd(W, full_matrices=False)
+    S = S.copy()
+    S[list(which)] *= factor
+    return (U * S) @ Vt
+
+
+class Subspace(nn.Module):
+    """A frozen model plus P z: only z (d,) trains; P is a random map into all its weights.
+
+    Each weight belongs to one coordinate of z, drawn by `seed` and evenly, and moves by plus or
+    minus that coordinate; so P's columns are orthogonal, and P is never stored as a matrix.
+    """
+
+    def __init__(self, model, d, seed):
+        super().__init__()
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        total = sum(p.numel() for p in self.model.parameters())
+        if not 1 <= d <= total:
+            raise ValueError(f"d must be between 1 and the number of weights, {total}, got {d}")
+        draw = torch.Generator().manual_seed(seed)
+        device = next(model.parameters()).device
+        self.owner = (torch.randperm(total, generator=draw) % d).to(device)
+        self.sign = (torch.randint(2, (total,), generator=draw) * 2.0 - 1).to(device)
+        self.z = nn.Parameter(torch.zeros(d, device=device))
+
+    def weights(self):
+        """All weights, start + P z, by name."""
+        step, at, found = self.sign * self.z[self.owner], 0, {}
+        for name, p in self.model.named_parameters():
+            found[name] = p + step[at:at + p.numel()].view_as(p)
+            at += p.numel()
+        return found
+
+    def forward(self, tokens):
+        """tokens (B, T) -> logits (B, T, V)."""
+        return functional_call(self.model, self.weights(), (tokens,))
+
+    @torch.no_grad()
+    def settled(self):
+        """A plain copy of the model with these weights."""
+        model = copy.deepcopy(self.model)
+        for name, p in model.named_parameters():
+            p.copy_(self.weights()[name])
+        return model
