@@ -35,6 +35,18 @@ def load(name):
     return found
 
 
+def find(cells, **where):
+    """The one cell of a record in which every key of `where` has that value.
+
+    Raises LookupError, with the values that there are, if it is not just one.
+    """
+    found = [c for c in cells if all(c.get(key) == value for key, value in where.items())]
+    if len(found) != 1:
+        known = {key: sorted({str(c.get(key)) for c in cells}) for key in where}
+        raise LookupError(f"{len(found)} cells have {where}; there are {known}")
+    return found[0]
+
+
 def names():
     """The names of the records that exist."""
     return sorted(path.stem for path in (HERE / "records").glob("*.json"))

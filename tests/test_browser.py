@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,13 +10,16 @@ import sys
 import time
 import urllib.request
 
+import nbformat
 import numpy as np
 import pytest
+from ipywidgets.embed import dependency_state
 
 import build
 import start
 from lora_mini import svd
 from lora_mini.desk.figures import photograph
+from lora_mini.desk.sliders import CurveSlider
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -78,13 +82,27 @@ def browser():
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
 
 
-def open_notebook(browser, address, name):
+def open_notebook(browser, address, name, shows=".rank-slider canvas.rank-picture"):
     page = browser.new_page(viewport={"width": 1100, "height": 1400})
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(f"{address}/{name}", timeout=90_000)
-    page.wait_for_selector(".rank-slider canvas.rank-picture", timeout=90_000)
+    page.wait_for_selector(shows, timeout=90_000)
     return page
+
+
+def store(slider, root, environment):
+    """Write my_notebooks/curves.ipynb: one cell, not run, with the slider; and trust it."""
+    data, metadata = slider._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    state = dependency_state(slider, drop_defaults=False)
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("slider", outputs=[output])],
+        metadata=build.KERNEL | {"widgets": {"application/vnd.jupyter.widget-state+json": {
+            "version_major": 2, "version_minor": 0, "state": state}}})
+    path = root / "my_notebooks" / "curves.ipynb"
+    nbformat.write(notebook, path)
+    subprocess.run([sys.executable, "-m", "jupyter", "trust", path], env=environment, check=True)
 
 
 def test_the_first_notebook_opens_quietly_and_its_slider_obeys_the_keyboard(browser, address):
@@ -116,4 +134,34 @@ def test_the_browser_paints_what_numpy_computes(browser, address):
             "(e, rank) => { e.value = rank; e.dispatchEvent(new Event('input')); }", rank)
         seen = np.reshape(canvas.evaluate(PIXELS), X.shape)
         assert np.abs(seen - np.clip(svd.low_rank(X, rank), 0, 255)).max() <= 1
+    page.close()
+
+
+def test_a_curve_slider_draws_the_notch_that_the_arrow_keys_choose(browser, address, folder):
+    curves = [{"LoRA": [[0.5, 0.7], 0.3, 0.1]}, {"LoRA": [0.2, None, 0.04]},
+              {"LoRA": [0.09, 0.02, 0.03]}]
+    slider = CurveSlider([0, 6, 24], [1, 2, 8], curves, "words", name="new words", xlabel="rank",
+                         ylabel="excess", lines=[{"full <all>": y} for y in (0.05, None, 0.02)])
+    store(slider, *folder)
+    page = open_notebook(browser, address, "curves.ipynb", ".curve-slider path.curve")
+    dial, picture = page.get_by_role("slider", name="new words"), page.locator(".curve-slider svg")
+    dial.focus()
+    heights, logs = [], []
+    for key, notch in ((None, 0), ("ArrowRight", 1), ("End", 2), ("ArrowLeft", 1), ("Home", 0)):
+        if key:
+            page.keyboard.press(key)
+        caption = slider.plot["captions"][notch]
+        page.wait_for_function("words => document.querySelector('.curve-slider .caption')"
+                               ".textContent === words", arg=caption, timeout=10_000)
+        assert dial.get_attribute("aria-valuetext") == caption
+        assert picture.get_attribute("aria-label") == caption
+        assert picture.locator("path.line").count() == (notch != 1)
+        assert picture.locator("path.ghost").count() == 2
+        drawn = picture.locator("path.curve").get_attribute("d")
+        heights += [float(point.split()[1]) for point in re.split("[ML]", drawn)[1:]]
+        logs += [np.log(y) for y in slider.plot["curves"][notch][0]["mean"] if y]
+        assert drawn.count("M") == (2 if notch == 1 else 1)  # a gap where nothing was measured
+    slope, at_1 = np.polyfit(logs, heights, 1)
+    assert slope < 0 and np.abs(slope * np.array(logs) + at_1 - heights).max() < 0.01
+    assert not "".join(page.locator(".jp-InputPrompt").all_inner_texts()).strip("[]: \n")
     page.close()

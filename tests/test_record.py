@@ -93,6 +93,15 @@ def test_a_seed_that_the_record_has_not_used_lands_where_it_predicts(method):
     assert expected.holds(redone.target), (redone.target, expected)
 
 
+def test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one():
+    cells = [{"method": "full", "task": "a"}, {"method": "full", "task": "b", "clip": 1.0}]
+    assert record.find(cells, method="full", clip=None)["task"] == "a"
+    with pytest.raises(LookupError, match="2 cells have {'method': 'full'}; there are.*full"):
+        record.find(cells, method="full")
+    with pytest.raises(LookupError, match="0 cells .*'a', 'b'"):
+        record.find(cells, task="c")
+
+
 def test_a_missing_and_a_damaged_record_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no record '99': 06 exist"):
         record.load("99")

@@ -1,4 +1,4 @@
-"""The rank slider: the browser holds the thin factors and adds one rank-one term per step."""
+"""Sliders that live in the browser: a picture by its rank, and measured curves."""
 
 from pathlib import Path
 
@@ -6,8 +6,17 @@ import anywidget
 import numpy as np
 import traitlets
 
+from lora_mini.desk import curves as drawn
 from lora_mini.desk.figures import RANKS, bundle, fixed_row
 from lora_mini.svd import energy_kept, factors
+
+
+class Slider(anywidget.AnyWidget):
+    """A widget that also puts out `self.still`, the bundle that a page without a kernel shows."""
+
+    def _repr_mimebundle_(self, **options):
+        data, metadata = super()._repr_mimebundle_(**options)
+        return data | self.still[0], metadata | self.still[1]
 
 
 def captions(S, shape, ranks):
@@ -35,8 +44,10 @@ def pack(rows):
     return np.round(rows / scales[:, None]).astype("<i2").tobytes(), scales.tolist()
 
 
-class RankSlider(anywidget.AnyWidget):
+class RankSlider(Slider):
     """A picture at a rank that the reader moves: frozen + the first `rank` terms of X.
+
+    The browser holds the thin factors, and adds one rank-one term per step.
 
     X (m, n) is sent once, as B (m, most) and A (most, n) in 16 bits; `frozen` (m, n) as bytes, if
     given. `alt` says what the fixed row shows; that row is what a page without a kernel displays.
@@ -74,6 +85,26 @@ class RankSlider(anywidget.AnyWidget):
             frozen=b"" if frozen is None else base.clip(0, 255).astype(np.uint8).tobytes(),
         )
 
-    def _repr_mimebundle_(self, **options):
-        data, metadata = super()._repr_mimebundle_(**options)
-        return data | self.still[0], metadata | self.still[1]
+
+class CurveSlider(Slider):
+    """Measured curves over x on logarithmic axes; the reader moves what else was varied, `name`.
+
+    curves: for each notch {label: at each x one y, or a list of y by seed}; means are joined.
+    lines: for each notch {label: y}, drawn level. None stands for a y that was not measured.
+    The first curve at the other notches stays as grey ghosts. `captions`, one a notch, are made if
+    not given; `alt` says what the fixed row of all notches shows.
+    Raises ValueError if something does not fit the notches, x or the axes.
+    """
+
+    _esm = Path(__file__).with_name("curves.js")
+    plot = traitlets.Dict().tag(sync=True)
+    notch = traitlets.Int().tag(sync=True)
+
+    def __init__(self, notches, x, curves, alt, *, name, xlabel, ylabel, lines=None, start=0,
+                 captions=None):
+        plot = drawn.plot(notches, x, curves, lines, captions,
+                          name=name, xlabel=xlabel, ylabel=ylabel)
+        if not 0 <= start < len(plot["notches"]):
+            raise ValueError(f"start must be between 0 and {len(plot['notches']) - 1}, got {start}")
+        self.still = bundle(drawn.panels(plot), "slider", alt)
+        super().__init__(plot=plot, notch=start)

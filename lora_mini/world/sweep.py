@@ -23,8 +23,8 @@ def workers(runner, jobs=2):
     """A function from (what, plans) to results in order, `jobs` processes at once, with a bar."""
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
         def run(what, plans):
-            return [short(done) for done in tqdm(pool.map(runner, *zip(*plans, strict=True)),
-                                                 total=len(plans), desc=what, unit="run")]
+            done = pool.map(runner, *zip(*plans, strict=True))
+            return [short(each) for each in tqdm(done, total=len(plans), desc=what, unit="run")]
         yield run
 
 

@@ -154,7 +154,7 @@ def saved_for_backward(model, data, size=32):
     def note(tensor):
         if tensor.data_ptr() not in weights:
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # a node that kept its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         train.loss(model, data.tokens[:size], data.mask[:size])
