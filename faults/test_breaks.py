@@ -141,6 +141,20 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "LoRA-FA trains A": (
         VARIANTS, "self.lora_A.requires_grad_(False)", "pass",
         "test_variants.py::test_in_lora_fa_b_alone_moves_and_a_gets_no_gradient"),
+    "the kind of layer is not heeded": (
+        MODEL, "layer(base, rank, alpha, dropout, rslora)",
+        "LoRALinear(base, rank, alpha, dropout, rslora)",
+        "test_model.py::test_a_layer_that_a_variant_refuses_leaves_no_trace"),
+    "rates reported on the seeds that chose them": (
+        "lora_mini/world/sweep.py", "CHOOSE, REPORT = range(3), range(10, 18)",
+        "CHOOSE, REPORT = range(3), range(3)",
+        "test_sweep.py::test_the_seeds_that_choose_are_not_those_that_are_reported"),
+    "the search for a rate stops at the edge": (
+        "lora_mini/world/sweep.py", "[GRID[i]] if step and", "[GRID[i]] if not step and",
+        "test_sweep.py::test_the_search_walks_until_the_best_rate_lies_inside"),
+    "a record's cell is the first that comes": (
+        "lora_mini/record.py", "if len(found) != 1:", "if not found:",
+        "test_record.py::test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one"),
 }
 
 

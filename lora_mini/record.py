@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RECORDS = ("06", "07", "09")
+RECORDS = ("06", "07", "08", "09")
 CODE = ("lora.py", "model.py", "targets.py", "variants.py", "world/*.py")  # what records rest on
 
 
@@ -73,13 +73,21 @@ def code_hash():
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def write(name, content, seconds, code):
-    """Write a record, with what made it: the seconds that it took, the `code_hash` at its start."""
+def write(name, content, seconds, code, kept=None):
+    """Write a record, with what made it: the seconds that it took, the `code_hash` at its start.
+
+    kept: a record of which all that is not in `content` is kept; "remade" then says what is new.
+    """
     import torch
 
     machine = f"{platform.machine()} CPU, {platform.system()}, one thread a run"
     about = {"command": f"python -m lora_mini.record {name}", "machine": machine,
              "torch": torch.__version__, "code": code, "minutes": round(seconds / 60, 1)}
+    if kept:
+        new = {part: {key: about[key] for key in ("code", "minutes")} for part in content}
+        new.pop("base", None)
+        about = kept["about"] | {"remade": kept["about"].get("remade", {}) | new}
+        content = {key: content.get(key, value) for key, value in kept.items() if key != "about"}
     path = HERE / "records" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     lines = [f' "{key}": {json.dumps(value)}' for key, value in content.items()]
@@ -95,11 +103,18 @@ def main(arguments=None):
                                      formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("name", choices=(*RECORDS, "all"), help="which record to make")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    parser.add_argument("--only", help="of 07 or 08: make this part anew and keep the rest")
     options = parser.parse_args(arguments)
+    if options.only and options.name not in ("07", "08"):
+        parser.error("--only is for 07 and 08")
     for name in RECORDS if options.name == "all" else [options.name]:
         maker = importlib.import_module(f"lora_mini.world.record_{name}")
+        part, kept = ({"only": options.only}, load(name)) if options.only else ({}, None)
         start, code = time.perf_counter(), code_hash()
-        write(name, maker.make(options.jobs), time.perf_counter() - start, code)
+        content = maker.make(options.jobs, **part)
+        if set(content) == {"base"}:
+            parser.error(f"record {name} has no part {options.only!r}")
+        write(name, content, time.perf_counter() - start, code, kept)
 
 
 if __name__ == "__main__":

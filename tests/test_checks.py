@@ -8,7 +8,7 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini.desk import checks
-from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06
+from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09
 
 stripes = np.where(np.arange(256) // 8 % 2 == 1, 40.0, 0.0)
 photo_ones = np.ones(300)
@@ -28,6 +28,27 @@ def rank_with(power, at_most=True, short=0):
         limit = error**power * left[0]
         return int(np.argmax(left <= limit if at_most else left < limit)) - short
     return rank_for_error
+
+
+def needed(limit):
+    return lambda excess, floor: min(r for r, x in excess.items() if x <= limit(excess, floor))
+
+
+def dora(norm=lambda W, V: np.linalg.norm(V, axis=1, keepdims=True), bring=True, scaled=True):
+    def dora_weight(W, A, B, magnitude, scale):
+        V = W + (scale if scaled else 1) * B @ A
+        return (magnitude[:, None] if bring else 1) * V / norm(W, V)
+    return dora_weight
+
+
+def ahead(ours="variant", theirs="lora", seeds=(10, 11)):
+    """`ahead` with the rates of both chosen on the results that `ours` and `theirs` name."""
+    def found(variant, lora):
+        both = {"variant": variant, "lora": lora}
+        best = {k: min(v, key=lambda rate: sum(v[rate][s] for s in range(3)))
+                for k, v in both.items()}
+        return np.mean([lora[best[theirs]][s] - variant[best[ours]][s] for s in seeds])
+    return found
 
 
 MODEL = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
@@ -179,6 +200,62 @@ CASES = [  # a check, an answer, and what it must say
     (nb06.check_report, lambda e: 3.0, "On seeds 0 to 2"),
     (nb06.check_report, lambda e: 0.003, "that is a rate"),
     (nb06.check_report, lambda e: 1.0, "on which the rate was chosen"),
+    (nb07.check_break_even, 32, "solved"),
+    (nb07.check_break_even, 64, "twice too many"),
+    (nb07.check_break_even, 4096, "which r gives"),
+    (nb07.check_break_even, 16, "fewer than 4,096"),
+    (nb07.check_rank_needed, needed(lambda e, floor: min(e.values()) + 0.05 * floor), "solved"),
+    (nb07.check_rank_needed, needed(lambda e, floor: 1.05 * min(e.values())), "of the best excess"),
+    (nb07.check_rank_needed, needed(lambda e, floor: min(e.values())), "32 is the best rank"),
+    (nb07.check_rank_needed, needed(lambda e, floor: floor), "further from the best one"),
+    (nb07.check_rank_needed, lambda e, floor: 0.0365, "that is an excess"),
+    (nb07.check_rank_needed, lambda e, floor: [8, 16, 32], "return the least"),
+    (nb07.check_attention_rank, lambda r, shapes: r * 1152 // 512, "solved"),
+    (nb07.check_attention_rank, lambda r, shapes: r * len(shapes) // 4, "12,288"),
+    (nb07.check_attention_rank, lambda r, shapes: r * sum(m * n for m, n in shapes.values())
+     // (4 * 64 * 64), "counts the entries"),
+    (nb07.check_attention_rank, lambda r, shapes: r, "that is the same rank"),
+    (nb07.check_attention_rank, lambda r, shapes: r * 640 // 512, "count all six"),
+    (nb09.check_extra, 256, "solved"),
+    (nb09.check_extra, 64, "64 is d_in"),
+    (nb09.check_extra, 1, "not one for the layer"),
+    (nb09.check_extra, 16_384, "not for each entry"),
+    (nb09.check_extra, 1_536, "on top"),
+    (nb09.check_dora_weight, dora(), "solved"),
+    (nb09.check_dora_weight, dora(bring=False), "every row has length 1"),
+    (nb09.check_dora_weight, dora(norm=lambda W, V: 1.0), "divide by the length"),
+    (nb09.check_dora_weight, dora(norm=lambda W, V: np.linalg.norm(W, axis=1, keepdims=True)),
+     "not of W"),
+    (nb09.check_dora_weight, dora(norm=lambda W, V: np.linalg.norm(V, axis=0)), "of the columns"),
+    (nb09.check_dora_weight, dora(norm=lambda W, V: np.linalg.norm(V)), "each row has its own"),
+    (nb09.check_dora_weight, dora(scaled=False), "the scale is missing"),
+    (nb09.check_ahead, ahead(), "solved"),
+    (nb09.check_ahead, ahead(theirs="variant"), "ahead by 0.03"),
+    (nb09.check_ahead, ahead(ours="lora"), "LoRA's rate is borrowed"),
+    (nb09.check_ahead, ahead(seeds=(0, 1, 2)), "on which the rates were chosen"),
+    (nb09.check_ahead, ahead(seeds=(0, 1, 2, 10, 11)), "leave out seeds"),
+    (nb09.check_ahead, lambda v, x: 0.02, "the sign"),
+
+    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2) / min(len(V1), len(V2)), "solved"),
+    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2), "divide by the smaller"),
+    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2) / len(V2), "not by max"),
+    (nb08.check_phi, lambda V1, V2: np.linalg.norm(V1 @ V2.T) / 2, "has to be squared"),
+    (nb08.check_phi, lambda V1, V2: np.abs(V1 @ V2.T).sum() / 2, "before you add"),
+    (nb08.check_phi, lambda V1, V2: V1.T @ V2, "raised ValueError"),
+    (nb08.check_phi, lambda V1, V2: (V1 @ V2.T) ** 2, "a single number"),
+    (nb08.check_chance, 0.5, "solved"),
+    (nb08.check_chance, 0.0625, "add up all of them"),
+    (nb08.check_chance, 0.125, "4 of 64 dimensions"),
+    (nb08.check_chance, 2, "divides it by min"),
+    (nb08.check_newcomers, lambda U0, U, t: np.flatnonzero(
+        np.abs(U0.T @ U).max(axis=0) < t), "solved"),
+    (nb08.check_newcomers, lambda U0, U, t: [
+        j for j in range(U.shape[1]) if abs(U0[:, j] @ U[:, j]) < t], "holds both of them"),
+    (nb08.check_newcomers, lambda U0, U, t: np.flatnonzero((U0.T @ U).max(axis=0) < t), "sign"),
+    (nb08.check_newcomers, lambda U0, U, t: np.flatnonzero(
+        np.abs(U0.T @ U).max(axis=0) >= t), "those are the old ones"),
+    (nb08.check_newcomers, lambda U0, U, t: np.flatnonzero(
+        np.abs(U0.T @ U).mean(axis=0) < t), "LARGEST"),
 ]
 
 

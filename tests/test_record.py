@@ -124,3 +124,14 @@ def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path,
     (tmp_path / "lora.py").write_text("x = 2\n")
     assert record.code_hash() != before
     json.loads((tmp_path / "records" / "77.json").read_text("utf-8"))
+
+
+def test_a_part_that_is_made_anew_leaves_the_rest_and_says_so(tmp_path, monkeypatch):
+    (tmp_path / "lora.py").write_text("x = 1\n")
+    monkeypatch.setattr(record, "HERE", tmp_path)
+    record.write("77", {"one": [1], "two": [2], "base": "b"}, 60, "old")
+    record.write("77", {"two": [3], "base": "b"}, 120, "new", kept=record.load("77"))
+    found = record.load("77")
+    assert (found["one"], found["two"], found["base"]) == ([1], [3], "b")
+    assert found["about"]["code"] == "old"
+    assert found["about"]["remade"] == {"two": {"code": "new", "minutes": 2.0}}

@@ -15,7 +15,7 @@ from torch.func import functional_call
 @torch.no_grad()
 def matrices(model):
     """The blocks' matrices by name, as float64; an adapter's update is added in."""
-    return {name: layer.weight.double().cpu().numpy() for name, layer in model.named_modules()
+    return {name: layer.weight.cpu().double().numpy() for name, layer in model.named_modules()
             if name.endswith("_proj")}
 
 
@@ -35,7 +35,7 @@ def placed(model, weights):
     for name, W in weights.items():
         layer, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
         plain = getattr(layer, "base", layer)
-        plain.weight.copy_(torch.from_numpy(W))
+        plain.weight.copy_(torch.from_numpy(W).to(plain.weight.dtype))
         setattr(model.get_submodule(parent), child, plain)
     return model
 

@@ -3,13 +3,14 @@
 from functools import cache
 
 from lora_mini.world import base, sweep, trials
-from lora_mini.world.styles import register
+from lora_mini.world.styles import FACT_BITS, register
 
 NEW = (0, 6, 12, 24)  # notches of the dial: content words that the base never saw
 TASKS = {f"{k} new words": register("legal", new_words=k) for k in NEW} | {
     "new order": register("legal", new_order=True)}
 RANKS = (1, 2, 4, 8, 16)
-FACTS = 128
+FACTS = {"task": "facts", "facts": 64, "size": 64}  # every entry is in every batch
+SMALL = {"task": "facts", "facts": 128, "size": 32}  # a quarter of them are
 BUDGETS = {4: {"attention": 9, "MLP": 7}, 16: {"attention": 36, "MLP": 29}}  # as all-linear's
 TARGETS = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "MLP": ["up_proj", "down_proj"]}
 LAWS = {  # alpha for a rank, so that all three scales are 4 at rank 4
@@ -29,7 +30,9 @@ def cells():
     ranks = {r for rank, same in BUDGETS.items() for r in (rank, *same.values())}
     return {
         "dial": dial,
-        "facts": [{"method": m, "task": "facts"} for m in ("full", "blocks", *lora, "LoRA r=64")],
+        "facts": [{"method": m} | FACTS for m in ("full", "blocks", *lora)],
+        "small batches": [{"method": m} | SMALL for m in ("full", "blocks", "LoRA r=8",
+                                                          "LoRA r=64")],
         "scales": [{"method": f"LoRA r={r}", "law": law, "alpha": LAWS[law](r)} | new
                    for law in LAWS for r in (1, 16, 64)],
         "targets": [{"method": f"LoRA r={r}", "targets": where} | new
@@ -38,10 +41,11 @@ def cells():
     }
 
 
-def make(jobs=2):
-    """The whole record, as a dictionary."""
+def make(jobs=2, only=None):
+    """The whole record, as a dictionary, or only one part of it."""
     with sweep.workers(run, jobs) as runner:
-        done = {part: sweep.sweep(runner, part, found, rates) for part, found in cells().items()}
+        done = {part: sweep.sweep(runner, part, found, rates) for part, found in cells().items()
+                if only in (part, None)}
     return done | {"base": base.describe()["digest"]}
 
 
@@ -55,8 +59,9 @@ def run(cell, rate, seed):
     method, options = cell["method"], {"alpha": cell.get("alpha", 16)}
     try:
         if cell["task"] == "facts":
-            _, _, bits = trials.memorize(_base(), method, FACTS, rate, seed, **options)
-            return {"target": 8 * FACTS - bits, "bits": bits}
+            *_, bits = trials.memorize(_base(), method, cell["facts"], rate, seed,
+                                       size=cell["size"], **options)
+            return {"target": FACT_BITS * cell["facts"] - bits, "bits": bits}
         where = TARGETS.get(cell.get("targets"), "all-linear")
         _, done = trials.tune(_base(), method, TASKS[cell["task"]], rate, seed, targets=where,
                               checkpoints=(200,), **options)

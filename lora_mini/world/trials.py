@@ -79,14 +79,15 @@ def prepare(base, method, alpha=16, targets="all-linear"):
     return model
 
 
-def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", clip=None, steps=200,
-         examples=1024, size=32, replay=0, checkpoints=CHECKPOINTS, progress=False):
+def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", init=None, clip=None,
+         steps=200, examples=1024, size=32, replay=0, checkpoints=CHECKPOINTS, progress=False):
     """(tuned model, Trial): fine-tune on `examples` sentences of `style`, drawn by `seed`.
 
-    clip: the largest gradient norm, or None. replay: so many sentences of the base's own styles
-    are mixed in, an eighth of each batch. The last checkpoint is the end of the run: `steps`.
+    init: the seed for the start of A, if not `seed`. clip: the largest gradient norm, or None.
+    replay: so many sentences of the base's own styles are mixed in, an eighth of each batch. The
+    last checkpoint is the end of the run: `steps`.
     """
-    torch.manual_seed(seed)  # for the start of A
+    torch.manual_seed(seed if init is None else init)
     model = prepare(base, method, alpha, targets)
     rng = random.Random(seed)
     data = text.batch(town.sample_frames(examples, rng), style, rng)
