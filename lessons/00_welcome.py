@@ -204,6 +204,8 @@ bet(ten, choices=WORDS)
 # ## Where it goes from here
 # - **01, 02** take matrices apart: the SVD, and what low rank keeps and loses.
 # - **03, 04** build LoRA, by hand in NumPy, then as a layer in PyTorch.
+# - **05, 06** train a small transformer, and fine-tune it: what is gained, what is forgotten.
+# - **07, 08, 09** ask which rank you need, what is inside an update, and whether LoRA's variants are better.
 #
 # Each notebook can be opened first; each says what it needs. They were made to be changed: your copies in
 # `my_notebooks` are never overwritten.

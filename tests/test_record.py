@@ -103,7 +103,7 @@ def test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one():
 
 
 def test_a_missing_and_a_damaged_record_say_what_to_do(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="there is no record '99': 06 exist"):
+    with pytest.raises(FileNotFoundError, match="there is no record '99': 06, 07, 08, 09 exist"):
         record.load("99")
     monkeypatch.setattr(record, "HERE", tmp_path)
     (tmp_path / "records").mkdir()

@@ -118,6 +118,16 @@ def test_the_record_names_its_base_and_its_seeds():
         assert len(cell["target"]) == len(sweep.REPORT) >= 8
 
 
+def test_the_rates_are_those_that_record_07_found_best():
+    found = record.load("07")
+    for task, rates in record_08.RATES.items():
+        for method in record_08.METHODS:
+            best = record.find(found["dial"], method=method, task=task)["best"]
+            assert rates[method] == best
+    best = record.find(found["scales"], method="LoRA r=64", law="alpha / r")["best"]
+    assert record_08.RATES["24 new words"]["LoRA r=64"] == best
+
+
 def test_rates_of_the_subspaces_were_chosen_on_seeds_that_are_not_reported():
     assert not set(sweep.CHOOSE) & set(sweep.REPORT)
     for cell in REC["subspaces"]:

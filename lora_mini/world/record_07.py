@@ -9,8 +9,8 @@ NEW = (0, 6, 12, 24)  # notches of the dial: content words that the base never s
 TASKS = {f"{k} new words": register("legal", new_words=k) for k in NEW} | {
     "new order": register("legal", new_order=True)}
 RANKS = (1, 2, 4, 8, 16)
-FACTS = {"task": "facts", "facts": 64, "size": 64}  # every entry is in every batch
-SMALL = {"task": "facts", "facts": 128, "size": 32}  # a quarter of them are
+FACTS = {"task": "facts", "facts": 64, "size": 64}  # an entry comes once a batch, on average
+SMALL = {"task": "facts", "facts": 128, "size": 32}  # once in four batches
 BUDGETS = {4: {"attention": 9, "MLP": 7}, 16: {"attention": 36, "MLP": 29}}  # as all-linear's
 TARGETS = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "MLP": ["up_proj", "down_proj"]}
 LAWS = {  # alpha for a rank, so that all three scales are 4 at rank 4
