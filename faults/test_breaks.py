@@ -152,6 +152,21 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "the search for a rate stops at the edge": (
         "lora_mini/world/sweep.py", "[GRID[i]] if step and", "[GRID[i]] if not step and",
         "test_sweep.py::test_the_search_walks_until_the_best_rate_lies_inside"),
+    "phi divided by the larger subspace": (
+        "lora_mini/world/inside.py", "/ min(len(V1), len(V2))", "/ max(len(V1), len(V2))",
+        "test_record_08.py::test_phi_is_the_mean_squared_cosine_of_the_principal_angles_and_max_over_d_"
+        "by_chance"),
+    "old directions counted as intruders": (
+        "lora_mini/world/inside.py", "np.flatnonzero(closest < threshold)",
+        "np.flatnonzero(closest > threshold)",
+        "test_record_08.py::test_a_planted_direction_is_an_intruder_and_an_old_one_is_not"),
+    "noise louder than the update": (
+        "lora_mini/world/inside.py", "noise * np.linalg.norm(X) / np.linalg.norm(noise)",
+        "noise * np.linalg.norm(X)",
+        "test_record_08.py::test_noise_has_the_shape_and_the_norm_and_parts_add_up"),
+    "curves sent in two digits": (
+        "lora_mini/desk/curves.py", "def digits(y, count=4)", "def digits(y, count=2)",
+        "test_sliders.py::test_means_seeds_and_lines_are_sent_in_four_digits"),
     "a record's cell is the first that comes": (
         "lora_mini/record.py", "if len(found) != 1:", "if not found:",
         "test_record.py::test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one"),
