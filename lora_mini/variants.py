@@ -151,7 +151,7 @@ def magnitude_direction(W0, W):
 
 
 def _refuse_zero_rows(W, name):
-    zero = [] if W.is_meta else (W == 0).all(dim=1).nonzero().flatten().tolist()
+    zero = [] if W.is_meta else (W == 0).all(dim=1).nonzero().cpu().flatten().tolist()
     if zero:
         raise ValueError(f"row {zero[0]} of {name} is all zeros and has no direction: "
                          "leave this layer out, or give the row a value")

@@ -51,18 +51,33 @@ def report():
     """In the other process: both journeys, the loaded base, and what a forgotten tensor does."""
     import pretend_accelerator
 
-    from lora_mini.world import base, text, town, train, trials
+    from lora_mini.world import base, inside, measure, text, town, train, trials
 
-    def trial(device):  # what notebook 06 does
-        _, done = trials.tune(base.load_base(device), "LoRA r=2", town.register("medical"), 1e-2,
+    def trial(device, method="LoRA r=2"):  # what notebooks 06, 07 and 09 do
+        _, done = trials.tune(base.load_base(device), method, town.register("medical"), 1e-2,
                               seed=0, steps=6, examples=64, size=8, checkpoints=(3, 6))
         return [done.path, done.exact, done.trainable]
+
+    def opened(device):  # what notebook 08 does, and the facts of 07
+        style, model = town.register("medical"), base.load_base(device)
+        tuned, _ = trials.tune(model, "DoRA r=2", style, 1e-2, seed=0, steps=3, examples=64, size=8,
+                               checkpoints=(3,))
+        moved = sum(float(abs(X).sum()) for X in inside.updates(model, tuned).values())
+        data = trials.Probe(style, 0, n=12).target
+        subspace = inside.Subspace(model, 64, seed=0)
+        losses = train.fit(subspace, train.rows(data, 8), steps=3, rate=1e-2).losses
+        *_, bits = trials.memorize(model, "LoRA r=2", 8, 1e-2, seed=0, steps=2, size=8)
+        return [moved, measure.excess(inside.placed(tuned, inside.matrices(tuned)), data),
+                measure.excess(subspace.settled(), data), *losses, bits / 100]
 
     model = base.load_base()  # LORA_MINI_DEVICE says where to
     tokens = text.batch(town.sample_frames(2), town.STYLES["plain"]).tokens
     found = {"cpu": journey("cpu"), "pretend": journey(pretend_accelerator.DEVICE),
              "device": str(train.device()), "base": next(model.parameters()).device.type,
-             "trials": [trial("cpu"), trial(pretend_accelerator.DEVICE)]}
+             "trials": [trial("cpu"), trial(pretend_accelerator.DEVICE)],
+             "opened": [opened("cpu"), opened(pretend_accelerator.DEVICE)],
+             "variants": {kind: [trial(device, f"{kind} r=2") for device in
+                                 ("cpu", pretend_accelerator.DEVICE)] for kind in trials.KINDS}}
     try:
         model(tokens)
         found["caught"] = "nothing"
@@ -110,6 +125,19 @@ def test_a_trial_on_the_accelerator_equals_the_cpu(found):
     assert [step for step, *_ in path] == [3, 6] and rest == rest_there
     for here, there in zip(path, path_there, strict=True):
         assert there == pytest.approx(here, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["LoRA+", "rsLoRA", "DoRA", "PiSSA", "LoRA-FA"])
+def test_the_variants_on_the_accelerator_equal_the_cpu(found, kind):
+    (path, *rest), (path_there, *rest_there) = found["variants"][kind]
+    assert rest == rest_there
+    for here, there in zip(path, path_there, strict=True):
+        assert there == pytest.approx(here, rel=1e-3)
+
+
+def test_an_update_opened_on_the_accelerator_equals_the_cpu(found):
+    here, there = found["opened"]
+    assert there == pytest.approx(here, rel=1e-3)
 
 
 def test_a_tensor_left_behind_on_the_cpu_is_caught(found):
