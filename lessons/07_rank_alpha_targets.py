@@ -265,7 +265,7 @@ for cell in rec["small batches"]:
     print(f"{cell['method']:10s} knows {fmean(cell['bits']):6.0f} of 1,024 bits")
 
 # %% [markdown]
-# Rank 64 can make *any* update of a 64 x 64 matrix, and still learns next to nothing, where the same matrices
+# Rank 64 can make *any* update of these matrices, and still learns next to nothing, where the same matrices
 # trained in full learn two thirds. So what is short is not room.
 #
 # ## Two claims
@@ -289,7 +289,8 @@ verdict("C20", effects=gains)
 # %% [markdown]
 # For C14, new words and order pass 0.95 or come near it, facts fail. With 24 new words two seeds of eight
 # reach only 0.91 and 0.92, and the interval goes below the margin. For C20, the answer runs from nothing gained
-# (0 new words) to more than the whole floor (24), with 6 right at the margin. Neither sentence is true or false without a task.
+# (0 new words) to more than the whole floor (24), with 6 right at the margin. Neither sentence is true or
+# false without a task.
 #
 # ### Exercise 2: complete (5 minutes)
 # "Raise the rank until it no longer pays" needs a rule. `excess` maps each rank to its mean excess. Return the
@@ -449,9 +450,8 @@ verdict("C9", effects={title: ahead(ranks) for title, ranks in SETS.items() if r
 
 # %% [markdown]
 # All linear layers win over attention alone, at equal rank and at an equal budget. (The verdict judges the gain;
-# the cost comes next.) But between the two
-# others, *attention* is ahead of the MLP here. Biderman et al. (2024) and Schulman et al. (2025) found the
-# opposite: there the MLP gave most of the gain. They tuned models of billions of numbers on code, mathematics
+# the cost comes next.) But between the two others, *attention* is ahead of the MLP here. Biderman et al. (2024)
+# and Schulman et al. (2025) found the opposite: there the MLP gave most of the gain. They tuned models of billions of numbers on code, mathematics
 # and instructions; our task is new words in a known grammar. We have not measured why it differs. "All linear
 # layers" needs no such knowledge, and that speaks for it.
 #
@@ -507,7 +507,7 @@ for where, method, names in (("attention", "LoRA r=16", record_07.TARGETS["atten
 #
 # ## Which learning rate?
 # Schulman et al. (2025) found that LoRA's best rate is about ten times that of full fine-tuning, fitted over
-# fourteen models of up to 70 billion parameters. The measure comes first: we say *best* for the least excess.
+# fourteen models. The measure comes first: we say *best* for the least excess.
 #
 # ### Bet 6
 # By what factor is the best rate of LoRA at rank 8 above that of full fine-tuning, at 24 new words? (The grid

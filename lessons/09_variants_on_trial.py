@@ -149,7 +149,8 @@ print("outputs agree:", torch.allclose(ours(x), theirs(x)), " gradients agree:",
 # ## Length or direction: what does training change?
 # The authors motivate DoRA with a measurement (section 3.2). For a matrix they take how far the lengths of its
 # rows went, and how far the rows turned. In full fine-tuning of VL-BART the two went *against* each other, with
-# a correlation of -0.62; with LoRA they went together, +0.83; with DoRA, -0.31. (We quote these from accounts of the paper.)
+# a correlation of -0.62; with LoRA they went together, +0.83; with DoRA, -0.31. (We quote these from
+# accounts of the paper.)
 #
 # ### Bet 1
 # In our little model, over twelve matrices and four moments of one full fine-tuning: do length and direction
@@ -259,8 +260,8 @@ for method in ms:
 
 # %% [markdown]
 # ## The trial
-# Six methods at rank 4 and alpha 16, and full fine-tuning beside them. Each has the same seven rates, half a
-# decade apart, on three seeds; the best rate is then judged on eight others. Two tasks: the legal register
+# Six methods at rank 4 and alpha 16, and full fine-tuning beside them. Each has seven rates, half a decade
+# apart (those of full fine-tuning start lower), on three seeds; the best is then judged on eight others. Two tasks: the legal register
 # as it is, and with 24 new words, where rank 4 has something left to gain.
 #
 # ### Bet 3
@@ -379,7 +380,8 @@ expect("clipping gained plain LoRA more than any variant did",
 expect("at ten times the rate no method got a frame right", not any(sum(h["exact"]) for h in rec["hot"]))
 
 # %% [markdown]
-# Clipping gains plain LoRA more than any variant does. Had DoRA been tried with clipping and LoRA without, DoRA would have "won" by 27 percent of the floor.
+# Clipping gains plain LoRA more than any variant does. Had DoRA been tried with clipping and LoRA without, DoRA
+# would have "won" by 27 percent of the floor.
 #
 # ## One rate for all
 # Now forget the sweep. Give everybody *one* rate, as many papers do.
