@@ -261,8 +261,8 @@ for method in ms:
 # %% [markdown]
 # ## The trial
 # Six methods at rank 4 and alpha 16, and full fine-tuning beside them. Each has seven rates, half a decade
-# apart (those of full fine-tuning start lower), on three seeds; the best is then judged on eight others. Two tasks: the legal register
-# as it is, and with 24 new words, where rank 4 has something left to gain.
+# apart (those of full fine-tuning start lower), on three seeds; the best is then judged on eight others. Two
+# tasks: the legal register as it is, and with 24 new words, where rank 4 has something left to gain.
 #
 # ### Bet 3
 # Which comes nearest to the floor with 24 new words?
