@@ -234,7 +234,8 @@ landed = [prediction(cost[t], floor=0.02 * town.entropy(TASKS[t])).holds(
 expect("the four cuts cost what the record predicts, or all but one", sum(landed) >= 3)
 for task, style in TASKS.items():
     mean = interval(cost[task])
-    print(f"{task:12s} on average {mean} nats, {100 * mean.mean / town.entropy(style):.0f} percent of the floor")
+    print(f"{task:12s} on average, in nats: {mean}; {100 * mean.mean / town.entropy(style):.0f} percent "
+          "of the floor")
 
 # %% [markdown]
 # - In full fine-tuning the matrices' updates do only the last part of this job. Take them away, and most of
