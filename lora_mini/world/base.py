@@ -1,5 +1,6 @@
 """The base as a file: safetensors, with what made it in its metadata. Nothing is ever unpickled."""
 
+import functools
 import hashlib
 import json
 import os
@@ -53,6 +54,12 @@ def load_base(device=None, path=None):
     model = GPT(Config(**json.loads(about["config"])))
     model.load_state_dict(state)
     return model.to(train.device() if device is None else device).eval()
+
+
+@functools.cache
+def shipped():
+    """The base that ships, on the CPU, read once a process: to copy, not to train."""
+    return load_base("cpu", SHIPPED)
 
 
 def describe(path=SHIPPED):

@@ -3,33 +3,25 @@
 Rates are chosen on seeds 0 to 2 and reported on eight others, 10 to 17.
 """
 
+import functools
 import itertools
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from statistics import fmean
-
-import torch
-from tqdm import tqdm
 
 import lora_mini as lm
 from lora_mini.world import base, make_base, trials
 from lora_mini.world.styles import REGISTERS
+from lora_mini.world.sweep import CHOOSE, REPORT, workers
 
-CHOOSE, REPORT = range(3), range(10, 18)
 FIT = 0.02  # nats over the target's own: what counts as "fits" when forgetting is compared
 RIVALS = ("full", "LoRA r=8")  # whose forgetting is compared at equal fit, each at its gentlest
 STRENGTHS = [round(0.1 * i, 1) for i in range(11)]
 ARMS = ("full", "LoRA r=8", "LoRA r=64", "LoRA r=8+words")  # on the base that read one style
-_bases = {}
 
 
 def make(jobs=2):
     """The whole record, as a dictionary of lists."""
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        def run(what, plan):
-            return list(tqdm(pool.map(_run, plan), total=len(plan), desc=what, unit="run"))
-
+    with workers(_run, jobs) as run:
         names = list(itertools.product(trials.METHODS, REGISTERS))
         sweep = run("rates", [("wide", m, r, rate, seed) for m, r in names
                               for rate in trials.rates(m) for seed in CHOOSE])
@@ -43,13 +35,13 @@ def make(jobs=2):
         rate = best["LoRA r=8, medical"]
         replayed = run("replay", [("wide", "LoRA r=8", "medical", rate, seed, 64)
                                   for seed in REPORT])
-        strength = list(tqdm(pool.map(_strengths, [(rate, seed) for seed in REPORT]),
-                             total=len(REPORT), desc="strength", unit="run"))
         narrow_sweep = run("narrow rates", [("narrow", m, "medical", rate, 0) for m in ARMS
                                             for rate in trials.rates(m)])
         narrow_best = {m: best_rate(narrow_sweep, m, "medical") for m in ARMS}
         narrow = run("narrow", [("narrow", m, "medical", narrow_best[m], seed)
                                 for m in ARMS for seed in REPORT])
+    with workers(_strengths, jobs) as run:
+        strength = run("strength", [(rate, seed) for seed in REPORT])
     return {"sweep": sweep, "best": best, "runs": runs, "gentle": gentle, "calm": calm,
             "strengths": STRENGTHS, "strength": strength, "replayed": replayed,
             "narrow_best": narrow_best, "narrow": narrow, "base": base.describe()["digest"]}
@@ -74,39 +66,23 @@ def gentlest(sweep, method, register):
     return min(fitting, key=lambda p: mean[p][1]) if fitting else min(mean, key=mean.get)
 
 
-def _one_thread():
-    torch.set_num_threads(1)
+@functools.cache
+def _narrow():
+    """The base that has read one style only."""
+    return make_base.make_base(styles=["plain"], device="cpu", steps=400)[0]
 
 
-def _base(kind):
-    if kind not in _bases:
-        _bases[kind] = (base.load_base("cpu", base.SHIPPED) if kind == "wide"
-                        else make_base.make_base(styles=["plain"], device="cpu", steps=400)[0])
-    return _bases[kind]
+def _run(kind, method, register, rate, seed, replay=0):
+    start = base.shipped() if kind == "wide" else _narrow()
+    _, done = trials.tune(start, method, REGISTERS[register], rate, seed, replay=replay)
+    return asdict(done)
 
 
-def _run(plan):
-    kind, method, register, rate, seed, *replay = plan
-    _, done = trials.tune(_base(kind), method, REGISTERS[register], rate, seed,
-                          replay=replay[0] if replay else 0)
-    return _short(asdict(done))
-
-
-def _strengths(plan):
+def _strengths(rate, seed):
     """(excess on the target, on the others) at each strength, of one tuned LoRA r=8."""
-    rate, seed = plan
-    model, _ = trials.tune(_base("wide"), "LoRA r=8", REGISTERS["medical"], rate, seed)
+    model, _ = trials.tune(base.shipped(), "LoRA r=8", REGISTERS["medical"], rate, seed)
     probe, found = trials.Probe(REGISTERS["medical"], seed), []
     for strength in STRENGTHS:
         lm.set_strength(model, strength)
         found.append(probe(model))
-    return _short(found)
-
-
-def _short(value):
-    """Numbers to five digits: a record is read by people, too."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: _short(v) for key, v in value.items()}
-    return [_short(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return found

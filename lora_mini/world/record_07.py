@@ -1,7 +1,5 @@
 """The record behind notebook 07: novelty, rank, scale and targets, each cell at its best rate."""
 
-from functools import cache
-
 from lora_mini.world import base, sweep, trials
 from lora_mini.world.styles import FACT_BITS, register
 
@@ -59,17 +57,12 @@ def run(cell, rate, seed):
     method, options = cell["method"], {"alpha": cell.get("alpha", 16)}
     try:
         if cell["task"] == "facts":
-            *_, bits = trials.memorize(_base(), method, cell["facts"], rate, seed,
+            *_, bits = trials.memorize(base.shipped(), method, cell["facts"], rate, seed,
                                        size=cell["size"], **options)
             return {"target": FACT_BITS * cell["facts"] - bits, "bits": bits}
         where = TARGETS.get(cell.get("targets"), "all-linear")
-        _, done = trials.tune(_base(), method, TASKS[cell["task"]], rate, seed, targets=where,
-                              checkpoints=(200,), **options)
+        _, done = trials.tune(base.shipped(), method, TASKS[cell["task"]], rate, seed,
+                              targets=where, checkpoints=(200,), **options)
     except FloatingPointError:
         return {"target": None, "bits" if cell["task"] == "facts" else "exact": 0.0}
     return {"target": done.target, "exact": done.exact}
-
-
-@cache
-def _base():
-    return base.load_base("cpu", base.SHIPPED)

@@ -5,17 +5,26 @@ subspaces of d dimensions, from the base and from random weights, each d at its 
 """
 
 import random
-from functools import cache
 
 import numpy as np
 import torch
 
 from lora_mini.svd import energy_kept, rank_for_error
-from lora_mini.world import base, inside, measure, sweep, text, town, train, trials
+from lora_mini.world import (
+    base,
+    inside,
+    measure,
+    record_07,
+    sweep,
+    text,
+    town,
+    train,
+    trials,
+)
 from lora_mini.world.gpt import GPT
-from lora_mini.world.styles import register
+from lora_mini.world.record_06 import STRENGTHS
 
-TASKS = {"0 new words": register("legal"), "24 new words": register("legal", new_words=24)}
+TASKS = {task: record_07.TASKS[task] for task in ("0 new words", "24 new words")}
 RATES = {  # the best ones of record 07; for r=64 at 0 new words, those of r=16
     "0 new words": {"full": 3e-3, "LoRA r=1": 1e-2, "LoRA r=8": 1e-2, "LoRA r=64": 1e-2},
     "24 new words": {"full": 1e-2, "LoRA r=1": 1e-2, "LoRA r=8": 3e-2, "LoRA r=64": 3e-2},
@@ -24,10 +33,9 @@ METHODS = ("full", "LoRA r=1", "LoRA r=8")
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64)
 FACTORS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.0)  # what intruders are shrunk by
 NORMS = (0.05, 0.1, 0.2, 0.4, 0.8)  # of an update over W's, at which intruders are counted
-STRENGTHS = tuple(round(0.1 * i, 1) for i in range(11))
 TOP = 8  # directions that an update is asked about
 ONE_START = "LoRA r=8, one start"  # every seed draws the same A, and data of its own
-SHARED = {  # whose directions are compared: (what, method, method, how many of the first)
+SHARED = {  # whose directions are compared: (what, method, method)
     "A, r=8 and r=64": ("A", "LoRA r=8", "LoRA r=64"),
     "A, r=8 and r=8": ("A", "LoRA r=8", "LoRA r=8"),
     "update, r=8 and r=8": ("update", "LoRA r=8", "LoRA r=8"),
@@ -53,10 +61,11 @@ def make_inside(jobs):
     methods = (*METHODS, "LoRA r=64", ONE_START)
     cells = [{"method": m, "task": t} for t in TASKS for m in methods]
     with sweep.workers(run, jobs) as runner:
-        plans = [(cell, RATES[cell["task"]][cell["method"].removesuffix(", one start")], s)
-                 for cell in cells for s in sweep.REPORT]
-        found = iter(runner("inside", plans))
-        done = {(c["task"], c["method"]): [next(found) for _ in sweep.REPORT] for c in cells}
+        pairs = [(cell, RATES[cell["task"]][cell["method"].removesuffix(", one start")])
+                 for cell in cells]
+        found = sweep.by_seed(runner, "inside", pairs, sweep.REPORT)
+        done = {(c["task"], c["method"]): results
+                for c, results in zip(cells, found, strict=True)}
     seen = {key: [result.pop("directions") for result in results] for key, results in done.items()}
     phi = {f"{name}, {task}": shared({m: seen[task, m] for m in methods}, *what)
            for task in TASKS for name, what in SHARED.items()}
@@ -73,16 +82,16 @@ def make_subspaces(jobs):
 
 def run(cell, rate, seed):
     """One run, opened: numbers, and under "directions" what `shared` needs of it."""
-    style, method = TASKS[cell["task"]], cell["method"]
-    model, done = trials.tune(_base(), method.removesuffix(", one start"), style, rate, seed,
+    style, method, before = TASKS[cell["task"]], cell["method"], base.shipped()
+    model, done = trials.tune(before, method.removesuffix(", one start"), style, rate, seed,
                               init=0 if method == ONE_START else None, checkpoints=(200,))
     look = {"target": done.target, "others": done.others, "exact": done.exact,
-            "directions": directions(_base(), model)}
+            "directions": directions(before, model)}
     if method in METHODS:
         probe, rng = trials.Probe(style, seed), np.random.default_rng(seed)
-        look |= spectra(_base(), model, rng) | amplified(_base(), model, rng)
-        look |= truncated(_base(), model, probe, rng) | healed(_base(), model, probe, rng)
-        look |= counted(_base(), model, np.random.default_rng(seed))
+        look |= spectra(before, model, rng) | amplified(before, model, rng)
+        look |= truncated(before, model, probe, rng) | healed(before, model, probe, rng)
+        look |= counted(before, model, np.random.default_rng(seed))
     return look
 
 
@@ -202,8 +211,10 @@ def run_subspace(cell, rate, seed):
     """Train z alone on the task of 0 new words: excess, exact match."""
     style, rng = TASKS["0 new words"], random.Random(seed)
     data = text.batch(town.sample_frames(1024, rng), style, rng)
+    start = base.shipped()  # before the seed: reading it in draws numbers
     torch.manual_seed(seed)
-    start = _base() if cell["start"] == "base" else GPT(_base().config).eval()
+    if cell["start"] == "random":
+        start = GPT(start.config).eval()
     model = inside.Subspace(start, cell["d"], seed)
     try:
         train.fit(model, train.rows(data), steps=200, rate=rate, seed=seed, progress=False)
@@ -216,8 +227,3 @@ def run_subspace(cell, rate, seed):
 
 def _noise(before, after, rng):
     return {n: inside.noise_like(X, rng) for n, X in inside.updates(before, after).items()}
-
-
-@cache
-def _base():
-    return base.load_base("cpu", base.SHIPPED)

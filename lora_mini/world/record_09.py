@@ -1,7 +1,6 @@
 """The record behind notebook 09: six variants under one sweep, each with the same seven rates."""
 
 import random
-from functools import cache
 
 import torch
 
@@ -31,27 +30,26 @@ def make(jobs=2):
     with sweep.workers(run, jobs) as runner:
         swept = sweep.sweep(runner, "variants", cells(), rates, widen=False)
         loud = [cell for cell in swept if cell["task"] == TASKS[1] and cell["method"] != "full"]
-        plans = [({key: cell[key] for key in ("method", "task", "clip") if key in cell},
-                  10 * cell["best"], seed) for cell in loud for seed in sweep.REPORT]
-        found = iter(runner("ten times the rate", plans))
-        hot = [{key: cell[key] for key in ("method", "task", "clip") if key in cell}
-               | {"rate": 10 * cell["best"]}
-               | sweep.columns([next(found) for _ in sweep.REPORT]) for cell in loud]
+        pairs = [({key: cell[key] for key in ("method", "task", "clip") if key in cell},
+                  10 * cell["best"]) for cell in loud]
+        found = sweep.by_seed(runner, "ten times the rate", pairs, sweep.REPORT)
+        hot = [cell | {"rate": rate} | sweep.columns(results)
+               for (cell, rate), results in zip(pairs, found, strict=True)]
     best = {cell["method"]: cell["best"] for cell in loud if "clip" not in cell}
     best["full"] = next(c["best"] for c in swept if (c["method"], c["task"]) == ("full", TASKS[1]))
     with sweep.workers(drift, jobs) as runner:
-        plans = [({"method": m}, best[m], seed) for m in DRIFTS for seed in sweep.REPORT]
-        found = iter(runner("drift", plans))
-        drifts = [{"method": m} | sweep.columns([next(found) for _ in sweep.REPORT])
-                  for m in DRIFTS]
+        pairs = [({"method": m}, best[m]) for m in DRIFTS]
+        found = sweep.by_seed(runner, "drift", pairs, sweep.REPORT)
+        drifts = [cell | sweep.columns(results)
+                  for (cell, _), results in zip(pairs, found, strict=True)]
     return {"cells": swept, "hot": hot, "drift": drifts, "base": base.describe()["digest"]}
 
 
 def run(cell, rate, seed):
     """One run: excess, exact match, what is kept for the backward pass, time."""
     try:
-        _, done = trials.tune(_base(), cell["method"], record_07.TASKS[cell["task"]], rate, seed,
-                              clip=cell.get("clip"), checkpoints=(200,))
+        _, done = trials.tune(base.shipped(), cell["method"], record_07.TASKS[cell["task"]], rate,
+                              seed, clip=cell.get("clip"), checkpoints=(200,))
     except FloatingPointError:
         return {"target": None, "exact": 0.0, "kept": None, "ms": None}
     return {"target": done.target, "exact": done.exact, "kept": done.saved_bytes,
@@ -64,12 +62,13 @@ def drift(cell, rate, seed):
     A point is (change in magnitude, in direction), as `variants.magnitude_direction` gives it, for
     each adapted matrix at each of CHECKPOINTS.
     """
+    before = base.shipped()  # before the seed: reading it in draws numbers
     torch.manual_seed(seed)
-    model, rng = trials.prepare(_base(), cell["method"]), random.Random(seed)
+    model, rng = trials.prepare(before, cell["method"]), random.Random(seed)
     style, points = record_07.TASKS[TASKS[1]], []
     data = text.batch(town.sample_frames(1024, rng), style, rng)
     history = train.fit(model, train.rows(data), steps=200, rate=rate, seed=seed, progress=False,
-                        every=25, evaluate=lambda m: moved(_base(), m))
+                        every=25, evaluate=lambda m: moved(before, m))
     for step, seen in history.evaluations:
         points += seen if step in CHECKPOINTS else []
     return {"points": points}
@@ -80,8 +79,3 @@ def moved(before, after):
     """(change in magnitude, in direction) of each matrix of the blocks, a list of pairs."""
     return [magnitude_direction(layer.weight, after.get_submodule(name).weight)
             for name, layer in before.named_modules() if name.endswith("_proj")]
-
-
-@cache
-def _base():
-    return base.load_base("cpu", base.SHIPPED)

@@ -39,17 +39,21 @@ def sweep(run, what, cells, rates, widen=True):
     tried, ahead = [{} for _ in cells], [rates(cell) for cell in cells]
     while any(ahead):
         plans = [(i, rate) for i, rates in enumerate(ahead) for rate in rates]
-        found = iter(run(f"{what}: rates", [(cells[i], rate, seed) for i, rate in plans
-                                            for seed in CHOOSE]))
-        for i, rate in plans:
-            tried[i][rate] = columns([next(found) for _ in CHOOSE])
+        found = by_seed(run, f"{what}: rates", [(cells[i], rate) for i, rate in plans], CHOOSE)
+        for (i, rate), results in zip(plans, found, strict=True):
+            tried[i][rate] = columns(results)
         ahead = [_beyond(found) if widen else [] for found in tried]
     best = [best_rate(found) for found in tried]
-    found = iter(run(f"{what}: best rates", [(cell, rate, seed) for cell, rate in
-                                             zip(cells, best, strict=True) for seed in REPORT]))
+    found = by_seed(run, f"{what}: best rates", list(zip(cells, best, strict=True)), REPORT)
     return [cell | {"tried": {f"{r:g}": seen[r] for r in sorted(seen)}, "best": rate}
-            | columns([next(found) for _ in REPORT])
-            for cell, seen, rate in zip(cells, tried, best, strict=True)]
+            | columns(results)
+            for cell, seen, rate, results in zip(cells, tried, best, found, strict=True)]
+
+
+def by_seed(run, what, pairs, seeds):
+    """Each (cell, rate) on each of the seeds: a list of results by seed for every pair."""
+    found = iter(run(what, [(cell, rate, seed) for cell, rate in pairs for seed in seeds]))
+    return [[next(found) for _ in seeds] for _ in pairs]
 
 
 def best_rate(tried):
