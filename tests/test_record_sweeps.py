@@ -3,11 +3,12 @@
 from statistics import fmean
 
 import pytest
+import torch
 
 from lora_mini import record
 from lora_mini.desk import verdicts
 from lora_mini.desk.intervals import prediction
-from lora_mini.world import base, record_07, record_09, sweep, town
+from lora_mini.world import base, record_07, record_09, sweep, town, train
 
 RANK, VARIANT = record.load("07"), record.load("09")
 FLOOR = town.entropy(record_07.TASKS["24 new words"])
@@ -69,6 +70,20 @@ def test_a_seed_that_no_record_has_used_lands_where_they_predict(part, where):
     least = 8 if part == "facts" else 0.02 * FLOOR  # a fact; or 2 % of the floor
     expected = prediction(cell["target"], floor=least)
     assert expected.holds(redone["target"]), (redone, expected)
+
+
+def test_a_run_starts_alike_whether_or_not_its_process_has_read_the_base(monkeypatch):
+    starts = []
+
+    def fit(model, *args, **options):
+        starts.append(model.blocks[0].up_proj.lora_A.detach().clone())
+        return train.History()
+
+    monkeypatch.setattr(train, "fit", fit)
+    base.shipped.cache_clear()
+    for _ in range(2):
+        record_09.drift({"method": "LoRA r=4"}, 1e-2, 10)
+    assert torch.equal(*starts)
 
 
 def paired(first, second, scale=100 / FLOOR):
