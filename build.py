@@ -119,14 +119,15 @@ def check_measured(notebook, name):
 def fingerprint(notebook, name):
     """A hash of the notebook's code and of the package's, without comments and docstrings.
 
-    The checks of other notebooks are left out, and the little world where it is not used.
+    The checks of other notebooks are left out, and the world and the lab where they are not used.
     """
     parts = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    worldly = any("lora_mini.world" in source for source in parts)
+    used = {room for room in ("world", "lab")
+            for source in parts if re.search(rf"lora_mini\.({room}|lab)\b", source)}
     for path in sorted((ROOT / "lora_mini").rglob("*.py")):
         if path.parent.name == "checks" and path.stem not in ("__init__", f"nb{name[:2]}"):
             continue
-        if path.parent.name == "world" and not worldly:
+        if path.parent.name in {"world", "lab"} - used:
             continue
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):

@@ -18,158 +18,158 @@ VARIANTS = "lora_mini/variants.py"
 BREAKS = {  # name: (file, what stands there, what is planted, the test that must turn red)
     "scale dropped": (
         LORA, "(self.scaling * F.linear(thin, self.lora_B))", "F.linear(thin, self.lora_B)",
-        "test_lora.py::test_outputs_and_gradients_match_a_dense_layer"),
+        "fast/test_lora.py::test_outputs_and_gradients_match_a_dense_layer"),
     "rank not divided by": (
         LORA, "(math.sqrt(self.rank) if self.rslora else self.rank)", "1",
-        "test_lora.py::test_the_update_of_the_paper_fixture"),
+        "fast/test_lora.py::test_the_update_of_the_paper_fixture"),
     "base not frozen": (
         LORA, "base.requires_grad_(False)", "base",
-        "test_lora.py::test_only_the_factors_are_trainable"),
+        "fast/test_lora.py::test_only_the_factors_are_trainable"),
     "A and B exchanged at the start": (
         LORA, "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))",
         "nn.init.zeros_(self.lora_A), nn.init.kaiming_uniform_(self.lora_B, a=math.sqrt(5))",
-        "test_lora.py::test_it_starts_as_its_base_bit_for_bit_and_B_is_zero"),
+        "fast/test_lora.py::test_it_starts_as_its_base_bit_for_bit_and_B_is_zero"),
     "B not zero": (
         LORA, "torch.zeros(base.out_features", "torch.ones(base.out_features",
-        "test_lora.py::test_it_starts_as_its_base_bit_for_bit_and_B_is_zero"),
+        "fast/test_lora.py::test_it_starts_as_its_base_bit_for_bit_and_B_is_zero"),
     "fan of the wrong axis": (
         LORA, "kaiming_uniform_(self.lora_A,", "kaiming_uniform_(self.lora_A.T,",
-        "test_lora.py::test_A_is_uniform_in_one_over_root_d_in"),
+        "fast/test_lora.py::test_A_is_uniform_in_one_over_root_d_in"),
     "merge without the scale": (
         LORA, "self.update().to(_wide(W))", "(self.lora_B @ self.lora_A).to(_wide(W))",
-        "test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
+        "fast/test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
     "merged forward adds the branch again": (
         LORA, "return F.linear(x, self.weight, self.base.bias)",
         "return F.linear(x, self.weight, self.base.bias) + x @ self.update().T",
-        "test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
+        "fast/test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
     "merged in place": (
         LORA, "        self.merged = True\n", "        self.merged = True\n"
         "        self.base.weight.data += self.update().data\n",
-        "test_lora.py::test_merge_and_unmerge_leave_every_bit_of_the_base"),
+        "fast/test_lora.py::test_merge_and_unmerge_leave_every_bit_of_the_base"),
     "unmerge keeps the merged weight": (
         LORA, "self.merged, self._cache = False, None", "pass",
-        "test_model.py::test_merge_agrees_with_the_unmerged_model_and_unmerge_restores_it"),
+        "fast/test_model.py::test_merge_agrees_with_the_unmerged_model_and_unmerge_restores_it"),
     "cache never renewed": (
         LORA, "self._cache is None or self._cache[0] != key", "self._cache is None",
-        "test_lora.py::test_a_merged_layer_never_answers_with_a_stale_weight"),
+        "fast/test_lora.py::test_a_merged_layer_never_answers_with_a_stale_weight"),
     "dropout left on in eval": (
         LORA, "self.dropout(x).to", "F.dropout(x, self.dropout.p).to",
-        "test_lora.py::test_dropout_acts_on_the_update_alone_and_only_in_training"),
+        "fast/test_lora.py::test_dropout_acts_on_the_update_alone_and_only_in_training"),
     "a name that matches nothing passes": (
         "lora_mini/targets.py", "if not hits:", "if not hits and len(patterns) == 1:",
-        "test_model.py::test_bad_input_is_refused_and_leaves_the_model_untouched"),
+        "fast/test_model.py::test_bad_input_is_refused_and_leaves_the_model_untouched"),
     "the rest of the model not frozen": (
         MODEL, "    model.requires_grad_(False)\n", "",
-        "test_model.py::test_attach_freezes_the_rest_and_changes_no_output"),
+        "fast/test_model.py::test_attach_freezes_the_rest_and_changes_no_output"),
     "a tied weight torn": (
         MODEL, "        _refuse_final(model, layers)\n", "        pass\n",
-        "test_model.py::test_a_final_merge_of_a_tied_head_is_refused_and_changes_nothing"),
+        "fast/test_model.py::test_a_final_merge_of_a_tied_head_is_refused_and_changes_nothing"),
     "wrong end of the spectrum": (
         SVD, "return U[:, :rank], S[:rank], Vt[:rank]\n\n\ndef low",
         "return U[:, -rank:], S[-rank:], Vt[-rank:]\n\n\ndef low",
-        "test_svd.py::test_low_rank_of_a_diagonal_matrix_keeps_the_large_entry"),
+        "fast/test_svd.py::test_low_rank_of_a_diagonal_matrix_keeps_the_large_entry"),
     "energy not squared": (
         SVD, "total = np.sum(S**2)\n    return float(np.sum(S[:rank] ** 2)",
         "total = np.sum(S)\n    return float(np.sum(S[:rank])",
-        "test_svd.py::test_energy_kept_of_3_4_is_9_of_25_in_squares"),
+        "fast/test_svd.py::test_energy_kept_of_3_4_is_9_of_25_in_squares"),
     "count off by the bias": (
         "lora_mini/ledger.py", "everything = list(model.parameters())",
         "everything = [p for n, p in model.named_parameters() if 'bias' not in n]",
-        "test_ledger.py::test_a_count_by_hand_before_and_after_attaching"),
+        "fast/test_ledger.py::test_a_count_by_hand_before_and_after_attaching"),
     "the slider sends unscaled factors": (
         "lora_mini/desk/sliders.py", "B, A = factors(X, most)",
         "B, A = factors(X, most); A = A / np.linalg.norm(A, axis=1, keepdims=True)",
-        "test_desk.py::test_the_sliders_payload_adds_up_to_the_truncation_at_every_rank"),
+        "fast/test_desk.py::test_the_sliders_payload_adds_up_to_the_truncation_at_every_rank"),
     "a verdict that ignores a broken core": (
         "lora_mini/desk/verdicts.py", 'failing("core")', 'failing("cores")',
-        "test_desk.py::test_each_fact_reversed_turns_the_verdict"),
+        "fast/test_desk.py::test_each_fact_reversed_turns_the_verdict"),
     "causal mask removed": (
         "lora_mini/world/gpt.py", ".triu(S - T + 1)", ".triu(S - T + 99)",
-        "test_gpt.py::test_changing_a_token_changes_no_earlier_logit_and_every_later_one"),
+        "fast/test_gpt.py::test_changing_a_token_changes_no_earlier_logit_and_every_later_one"),
     "cache off by one": (
         "lora_mini/world/gpt.py", "start = past[0][0].shape[2] if cache else 0",
         "start = past[0][0].shape[2] - 1 if cache else 0",
-        "test_gpt.py::test_reading_in_pieces_with_a_cache_gives_the_logits_of_reading_at_once"),
+        "fast/test_gpt.py::test_reading_in_pieces_with_a_cache_gives_the_logits_of_reading_at_once"),
     "entropy off by a factor": (
         "lora_mini/world/town.py", "-sum(q * math.log(q)", "-sum(q * math.log2(q)",
-        "test_town.py::test_entropy_equals_the_sum_over_all_sentences"),
+        "fast/test_town.py::test_entropy_equals_the_sum_over_all_sentences"),
     "loss unmasked": (
         "lora_mini/world/train.py", "counts = mask[:, 1:].to(each.device)",
         "counts = torch.ones_like(each)",
-        "test_train.py::test_what_is_not_marked_as_a_target_does_not_count"),
+        "fast/test_train.py::test_what_is_not_marked_as_a_target_does_not_count"),
     "evaluation on training frames": (
         "lora_mini/world/measure.py", 'seed=0, split="test"):\n    """A Score',
         'seed=0, split="train"):\n    """A Score',
-        "test_train.py::test_the_excess_of_the_base_equals_a_sum_sentence_by_sentence"),
+        "fast/test_train.py::test_the_excess_of_the_base_equals_a_sum_sentence_by_sentence"),
     "seed ignored": (
         "lora_mini/world/train.py", "rng, history, training = random.Random(seed)",
         "rng, history, training = random.Random(0)",
-        "test_train.py::test_the_same_seed_gives_the_same_history_and_another_another"),
+        "fast/test_train.py::test_the_same_seed_gives_the_same_history_and_another_another"),
     "an interval without the root of n": (
         "lora_mini/desk/intervals.py", "lambda n: 1 / math.sqrt(n)", "lambda n: 1 / n",
-        "test_desk.py::test_the_interval_is_students_by_hand"),
+        "fast/test_desk.py::test_the_interval_is_students_by_hand"),
     "a verdict from the mean alone": (
         "lora_mini/desk/verdicts.py", 'i.low >= row["at_least"]', 'i.mean >= row["at_least"]',
-        "test_desk.py::test_made_up_data_of_all_four_kinds"),
+        "fast/test_desk.py::test_made_up_data_of_all_four_kinds"),
     "a check that calls everything solved": (
         "lora_mini/desk/checks/__init__.py", "if _holds(right, attempt):", "if True:",
-        "test_checks.py::test_a_check_knows_this_answer"),
+        "fast/test_checks.py::test_a_check_knows_this_answer"),
     "a smoke test that never looks at the base": (
         "lora_mini/audit.py", "same = _digest(model) == base_before", "same = True",
-        "test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
+        "fast/test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
     "DoRA's norm along the other axis": (
         VARIANTS, "(self.lora_B @ self.lora_A), dim=1)", "(self.lora_B @ self.lora_A), dim=0)",
-        "test_variants.py::test_dora_on_paper"),
+        "fast/test_variants.py::test_dora_on_paper"),
     "DoRA's norm not a constant": (
         VARIANTS, "    @torch.no_grad()\n    def _norms", "    def _norms",
-        "test_variants.py::test_dora_gives_the_gradients_of_a_dense_layer_with_a_constant_norm"),
+        "fast/test_variants.py::test_dora_gives_the_gradients_of_a_dense_layer_with_a_constant_norm"),
     "DoRA's magnitude gets no gradient": (
         VARIANTS, "return self.magnitude / self._norms()",
         "return self.magnitude.detach() / self._norms()",
-        "test_variants.py::test_each_can_be_attached_merged_disabled_and_detached"),
+        "fast/test_variants.py::test_each_can_be_attached_merged_disabled_and_detached"),
     "DoRA's strength ignored": (
         VARIANTS, "(self.strength * change)", "change",
-        "test_variants.py::test_a_strength_between_lies_between_and_zero_is_the_base"),
+        "fast/test_variants.py::test_a_strength_between_lies_between_and_zero_is_the_base"),
     "DoRA's cache blind to the magnitude": (
         VARIANTS, "return self.lora_A, self.lora_B, self.magnitude",
         "return self.lora_A, self.lora_B",
-        "test_variants.py::test_a_merged_layer_notices_every_change_of_what_it_is_made_of"),
+        "fast/test_variants.py::test_a_merged_layer_notices_every_change_of_what_it_is_made_of"),
     "PiSSA's start not taken off": (
         VARIANTS, "torch.cat([self.lora_A, self.lora_A - self.start_A])",
         "torch.cat([self.lora_A, self.lora_A])",
-        "test_variants.py::test_each_starts_as_its_base_bit_for_bit_apart_and_merged"),
+        "fast/test_variants.py::test_each_starts_as_its_base_bit_for_bit_apart_and_merged"),
     "LoRA-FA trains A": (
         VARIANTS, "self.lora_A.requires_grad_(False)", "pass",
-        "test_variants.py::test_in_lora_fa_b_alone_moves_and_a_gets_no_gradient"),
+        "fast/test_variants.py::test_in_lora_fa_b_alone_moves_and_a_gets_no_gradient"),
     "the kind of layer is not heeded": (
         MODEL, "layer(base, rank, alpha, dropout, rslora)",
         "LoRALinear(base, rank, alpha, dropout, rslora)",
-        "test_model.py::test_a_layer_that_a_variant_refuses_leaves_no_trace"),
+        "fast/test_model.py::test_a_layer_that_a_variant_refuses_leaves_no_trace"),
     "rates reported on the seeds that chose them": (
-        "lora_mini/world/sweep.py", "CHOOSE, REPORT = range(3), range(10, 18)",
+        "lora_mini/lab/sweep.py", "CHOOSE, REPORT = range(3), range(10, 18)",
         "CHOOSE, REPORT = range(3), range(3)",
-        "test_sweep.py::test_the_seeds_that_choose_are_not_those_that_are_reported"),
+        "fast/test_sweep.py::test_the_seeds_that_choose_are_not_those_that_are_reported"),
     "the search for a rate stops at the edge": (
-        "lora_mini/world/sweep.py", "[GRID[i]] if step and", "[GRID[i]] if not step and",
-        "test_sweep.py::test_the_search_walks_until_the_best_rate_lies_inside"),
+        "lora_mini/lab/sweep.py", "[GRID[i]] if step and", "[GRID[i]] if not step and",
+        "fast/test_sweep.py::test_the_search_walks_until_the_best_rate_lies_inside"),
     "phi divided by the larger subspace": (
-        "lora_mini/world/inside.py", "/ min(len(V1), len(V2))", "/ max(len(V1), len(V2))",
-        "test_record_08.py::test_phi_is_the_mean_squared_cosine_of_the_principal_angles_and_max_over_d_"
+        "lora_mini/lab/inside.py", "/ min(len(V1), len(V2))", "/ max(len(V1), len(V2))",
+        "fast/test_record_08.py::test_phi_is_the_mean_squared_cosine_of_the_principal_angles_and_max_over_d_"
         "by_chance"),
     "old directions counted as intruders": (
-        "lora_mini/world/inside.py", "np.flatnonzero(closest < threshold)",
+        "lora_mini/lab/inside.py", "np.flatnonzero(closest < threshold)",
         "np.flatnonzero(closest > threshold)",
-        "test_record_08.py::test_a_planted_direction_is_an_intruder_and_an_old_one_is_not"),
+        "fast/test_record_08.py::test_a_planted_direction_is_an_intruder_and_an_old_one_is_not"),
     "noise louder than the update": (
-        "lora_mini/world/inside.py", "noise * np.linalg.norm(X) / np.linalg.norm(noise)",
+        "lora_mini/lab/inside.py", "noise * np.linalg.norm(X) / np.linalg.norm(noise)",
         "noise * np.linalg.norm(X)",
-        "test_record_08.py::test_noise_has_the_shape_and_the_norm_and_parts_add_up"),
+        "fast/test_record_08.py::test_noise_has_the_shape_and_the_norm_and_parts_add_up"),
     "curves sent in two digits": (
         "lora_mini/desk/curves.py", "def digits(y, count=4)", "def digits(y, count=2)",
-        "test_sliders.py::test_means_seeds_and_lines_are_sent_in_four_digits"),
+        "fast/test_sliders.py::test_means_seeds_and_lines_are_sent_in_four_digits"),
     "a record's cell is the first that comes": (
-        "lora_mini/record.py", "if len(found) != 1:", "if not found:",
-        "test_record.py::test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one"),
+        "lora_mini/lab/record.py", "if len(found) != 1:", "if not found:",
+        "fast/test_record.py::test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one"),
 }
 
 

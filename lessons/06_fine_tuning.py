@@ -36,11 +36,11 @@ import torch
 
 # %%
 import lora_mini as lm
-from lora_mini import record
 from lora_mini.desk import bet, expect, figures, settle, show, verdict
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 from lora_mini.desk.intervals import interval, prediction
-from lora_mini.world import base, measure, text, town, train, trials
+from lora_mini.lab import record, trials
+from lora_mini.world import base, measure, text, town, train
 from lora_mini.world.styles import REGISTERS, STYLES
 
 model = base.load_base(path=base.SHIPPED)

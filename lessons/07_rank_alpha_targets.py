@@ -35,12 +35,12 @@ import torch
 
 # %%
 import lora_mini as lm
-from lora_mini import record
 from lora_mini.desk import bet, expect, settle, show, verdict
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 from lora_mini.desk.intervals import prediction
 from lora_mini.desk.sliders import CurveSlider
-from lora_mini.world import base, record_07, text, town, train, trials
+from lora_mini.lab import nb07, record, trials
+from lora_mini.world import base, text, town, train
 from lora_mini.world.styles import NEW_WORDS, register
 
 model = base.load_base(path=base.SHIPPED)
@@ -491,8 +491,8 @@ show(fig, "LoRA on all linear layers. File, gradients and AdamW's memory grow wi
 # %%
 expect("from rank 1 to 16 the file grows sixteenfold, what is kept by less than a quarter",
        saved[16] == 16 * saved[1] and kept[16] < 1.25 * kept[1])
-for where, method, names in (("attention", "LoRA r=16", record_07.TARGETS["attention"]),
-                             ("MLP", "LoRA r=16", record_07.TARGETS["MLP"]),
+for where, method, names in (("attention", "LoRA r=16", nb07.TARGETS["attention"]),
+                             ("MLP", "LoRA r=16", nb07.TARGETS["MLP"]),
                              ("all", "LoRA r=16", "all-linear"), ("all", "LoRA r=1+words", "all-linear")):
     adapted = trials.prepare(model, method, targets=names)
     _, count = lm.trainable_parameters(adapted)

@@ -33,15 +33,16 @@ from statistics import fmean
 
 import numpy as np
 
-from lora_mini import record, svd
+from lora_mini import svd
 from lora_mini.desk import bet, expect, settle, show, verdict
 
 # %%
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes, fixed_row
 from lora_mini.desk.intervals import interval, prediction
 from lora_mini.desk.sliders import RankSlider
-from lora_mini.world import base, inside, measure, record_08, town, trials
-from lora_mini.world.record_08 import FACTORS, NORMS, RANKS, RATES, STRENGTHS, TASKS
+from lora_mini.lab import inside, nb08, record, trials
+from lora_mini.lab.nb08 import FACTORS, NORMS, RANKS, RATES, STRENGTHS, TASKS
+from lora_mini.world import base, measure, town
 
 model = base.load_base(path=base.SHIPPED)
 shapes = [W.shape for W in inside.matrices(model).values()]
@@ -346,7 +347,7 @@ for method, name in (("full", "full and full"), ("LoRA r=8", "r=8 and r=8")):
 
 # %%
 print(f"{'eight pairs of seeds':24s}{'0 new words':>38s}{'24 new words':>38s}")
-for what in record_08.SHARED:
+for what in nb08.SHARED:
     cells = []
     for task in TASKS:
         curves = rec["phi"][f"{what}, {task}"]
@@ -592,7 +593,7 @@ show(fig, "Recorded, 0 new words, eight seeds. A random subspace of the weights 
 
 # %% tags=["measured"]
 cell = record.find(rec["subspaces"], start="base", d=256)
-small = [record_08.run_subspace({"start": "base", "d": 256}, cell["best"], s) for s in (20, 21)]
+small = [nb08.run_subspace({"start": "base", "d": 256}, cell["best"], s) for s in (20, 21)]
 print("d = 256, seeds 20 and 21: excess", [f"{run['target']:.4f}" for run in small])
 
 # %%

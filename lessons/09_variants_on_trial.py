@@ -37,11 +37,12 @@ from torch import nn
 
 # %%
 import lora_mini as lm
-from lora_mini import record, variants
+from lora_mini import variants
 from lora_mini.desk import bet, expect, settle, show, verdict
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 from lora_mini.desk.intervals import interval, prediction
-from lora_mini.world import base, record_07, text, town, trials
+from lora_mini.lab import nb07, record, trials
+from lora_mini.world import base, text, town
 
 model = base.load_base(path=base.SHIPPED)
 W = model.blocks[0].up_proj.weight.detach()
@@ -217,7 +218,7 @@ ways = {"LoRA": attached(), "DoRA": attached(layer=variants.DoRALinear), "rsLoRA
         "PiSSA": attached(layer=variants.PiSSALinear), "LoRA-FA": attached(layer=variants.LoRAFALinear)}
 faster = variants.lora_plus(ratio=16)  # for train.fit(..., factor=faster): that is all of LoRA+
 frames = town.sample_frames(32, 0)
-batch = text.batch(frames, record_07.TASKS["24 new words"], 0)
+batch = text.batch(frames, nb07.TASKS["24 new words"], 0)
 start = model(batch.tokens.to(next(model.parameters()).device))
 for name, tuned in ways.items():
     layer, (_, count) = tuned.blocks[0].up_proj, lm.trainable_parameters(tuned)
@@ -238,7 +239,7 @@ bet("09 a step of DoRA in steps of LoRA", guess=None)
 # rate that the record's sweep chose for it.
 
 # %% tags=["measured"]
-hard = record_07.TASKS["24 new words"]
+hard = nb07.TASKS["24 new words"]
 live, ms = {}, {"LoRA r=4": [], "DoRA r=4": []}
 for seed in (20, 21):
     for method in ms:

@@ -5,10 +5,10 @@ from statistics import fmean
 
 import pytest
 
-from lora_mini import record
 from lora_mini.desk import verdicts
 from lora_mini.desk.intervals import prediction
-from lora_mini.world import base, record_06, town, trials
+from lora_mini.lab import nb06, record, trials
+from lora_mini.world import base, town
 from lora_mini.world.styles import REGISTERS
 
 REC = record.load("06")
@@ -20,7 +20,7 @@ def runs(method, register, rows="runs"):
 
 def test_a_record_says_what_made_it():
     about = REC["about"]
-    assert about["command"] == "python -m lora_mini.record 06"
+    assert about["command"] == "python -m lora_mini.lab 06"
     assert {"machine", "torch", "code", "minutes"} <= set(about)
     assert len(about["code"]) == 12 and about["code"] in record.label(REC)
 
@@ -52,7 +52,7 @@ def test_the_gentlest_points_fit_on_the_choosing_seeds():
         method, register = name.split(", ")
         points = [target for t in runs(method, register, "sweep") if t["rate"] == rate
                   for s, target, _ in t["path"] if s == step]
-        assert fmean(points) <= record_06.FIT
+        assert fmean(points) <= nb06.FIT
 
 
 def effects_of_c5(penalty=0.0):
@@ -105,16 +105,16 @@ def test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one():
 def test_a_missing_and_a_damaged_record_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no record '99': 06, 07, 08, 09 exist"):
         record.load("99")
-    monkeypatch.setattr(record, "HERE", tmp_path)
-    (tmp_path / "records").mkdir()
-    (tmp_path / "records" / "06.json").write_text('{"about": ')
-    with pytest.raises(ValueError, match="damaged.*python -m lora_mini.record 06"):
+    monkeypatch.setattr(record, "HERE", tmp_path / "lab")
+    (tmp_path / "lab/records").mkdir(parents=True)
+    (tmp_path / "lab/records" / "06.json").write_text('{"about": ')
+    with pytest.raises(ValueError, match="damaged.*python -m lora_mini.lab 06"):
         record.load("06")
 
 
 def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path, monkeypatch):
     (tmp_path / "lora.py").write_text('"""Words."""\nx = 1\n')
-    monkeypatch.setattr(record, "HERE", tmp_path)
+    monkeypatch.setattr(record, "HERE", tmp_path / "lab")
     record.write("77", {"values": [1, 2]}, seconds=90, code=record.code_hash())
     found = record.load("77")
     assert found["values"] == [1, 2] and found["about"]["minutes"] == 1.5
@@ -123,12 +123,12 @@ def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path,
     assert record.code_hash() == before == found["about"]["code"]
     (tmp_path / "lora.py").write_text("x = 2\n")
     assert record.code_hash() != before
-    json.loads((tmp_path / "records" / "77.json").read_text("utf-8"))
+    json.loads((tmp_path / "lab/records" / "77.json").read_text("utf-8"))
 
 
 def test_a_part_that_is_made_anew_leaves_the_rest_and_says_so(tmp_path, monkeypatch):
     (tmp_path / "lora.py").write_text("x = 1\n")
-    monkeypatch.setattr(record, "HERE", tmp_path)
+    monkeypatch.setattr(record, "HERE", tmp_path / "lab")
     record.write("77", {"one": [1], "two": [2], "base": "b"}, 60, "old")
     record.write("77", {"two": [3], "base": "b"}, 120, "new", kept=record.load("77"))
     found = record.load("77")

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from statistics import fmean
 
 import lora_mini as lm
-from lora_mini.world import base, make_base, trials
+from lora_mini.lab import trials
+from lora_mini.lab.sweep import CHOOSE, REPORT, workers
+from lora_mini.world import base, make_base
 from lora_mini.world.styles import REGISTERS
-from lora_mini.world.sweep import CHOOSE, REPORT, workers
 
 FIT = 0.02  # nats over the target's own: what counts as "fits" when forgetting is compared
 RIVALS = ("full", "LoRA r=8")  # whose forgetting is compared at equal fit, each at its gentlest

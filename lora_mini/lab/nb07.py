@@ -1,6 +1,7 @@
 """The record behind notebook 07: novelty, rank, scale and targets, each cell at its best rate."""
 
-from lora_mini.world import base, sweep, trials
+from lora_mini.lab import sweep, trials
+from lora_mini.world import base
 from lora_mini.world.styles import FACT_BITS, register
 
 NEW = (0, 6, 12, 24)  # notches of the dial: content words that the base never saw

@@ -1,21 +1,17 @@
 """Recorded measurements: what takes longer than a lesson, with the command that makes it again.
 
-    python -m lora_mini.record 06          makes lora_mini/records/06.json anew
-    python -m lora_mini.record all         makes all of them: about two hours on two cores
+A record is `records/07.json`; `nb07.py` makes it, called by `python -m lora_mini.lab 07`.
 """
 
-import argparse
 import ast
 import hashlib
-import importlib
 import json
 import platform
-import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RECORDS = ("06", "07", "08", "09")
-CODE = ("lora.py", "model.py", "targets.py", "variants.py", "world/*.py")  # what records rest on
+# what records rest on
+CODE = ("lora.py", "model.py", "targets.py", "variants.py", "world/*.py", "lab/*.py")
 
 
 def load(name):
@@ -26,12 +22,12 @@ def load(name):
     path = HERE / "records" / f"{name}.json"
     if not path.exists():
         raise FileNotFoundError(f"there is no record {name!r}: {', '.join(names()) or 'none'} "
-                                f"exist; make one with python -m lora_mini.record {name}")
+                                f"exist; make one with python -m lora_mini.lab {name}")
     try:
         found = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): make it anew with "
-                         f"python -m lora_mini.record {name}") from None
+                         f"python -m lora_mini.lab {name}") from None
     return found
 
 
@@ -62,14 +58,14 @@ def label(record):
 def code_hash():
     """A hash of the code that records depend on, without comments and docstrings."""
     parts = []
-    for path in sorted(p for pattern in CODE for p in HERE.glob(pattern)):
+    for path in sorted(p for pattern in CODE for p in HERE.parent.glob(pattern)):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and isinstance(body[0], ast.Expr) \
                     and isinstance(getattr(body[0], "value", None), ast.Constant):
                 body[0].value.value = ""
-        parts += [path.name, ast.dump(tree)]
+        parts += [path.relative_to(HERE.parent).as_posix(), ast.dump(tree)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -81,7 +77,7 @@ def write(name, content, seconds, code, kept=None):
     import torch
 
     machine = f"{platform.machine()} CPU, {platform.system()}, one thread a run"
-    about = {"command": f"python -m lora_mini.record {name}", "machine": machine,
+    about = {"command": f"python -m lora_mini.lab {name}", "machine": machine,
              "torch": torch.__version__, "code": code, "minutes": round(seconds / 60, 1)}
     if kept:
         new = {part: {key: about[key] for key in ("code", "minutes")} for part in content}
@@ -89,33 +85,9 @@ def write(name, content, seconds, code, kept=None):
         about = kept["about"] | {"remade": kept["about"].get("remade", {}) | new}
         content = {key: content.get(key, value) for key, value in kept.items() if key != "about"}
     path = HERE / "records" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f' "{key}": {json.dumps(value)}' for key, value in content.items()]
     text = "{\n" + ",\n".join([f' "about": {json.dumps(about)}', *lines]) + "\n}\n"
     draft = path.with_suffix(".new")
     draft.write_text(text, "utf-8")
     draft.replace(path)
-
-
-def main(arguments=None):
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("name", choices=(*RECORDS, "all"), help="which record to make")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once")
-    parser.add_argument("--only", help="of 07 or 08: make this part anew and keep the rest")
-    options = parser.parse_args(arguments)
-    if options.only and options.name not in ("07", "08"):
-        parser.error("--only is for 07 and 08")
-    for name in RECORDS if options.name == "all" else [options.name]:
-        maker = importlib.import_module(f"lora_mini.world.record_{name}")
-        part, kept = ({"only": options.only}, load(name)) if options.only else ({}, None)
-        start, code = time.perf_counter(), code_hash()
-        content = maker.make(options.jobs, **part)
-        if set(content) == {"base"}:
-            parser.error(f"record {name} has no part {options.only!r}")
-        write(name, content, time.perf_counter() - start, code, kept)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,8 +4,9 @@ import random
 
 import torch
 
+from lora_mini.lab import nb07, sweep, trials
 from lora_mini.variants import magnitude_direction
-from lora_mini.world import base, record_07, sweep, text, town, train, trials
+from lora_mini.world import base, text, town, train
 
 VARIANTS = tuple(f"{kind} r=4" for kind in trials.KINDS)
 TASKS = ("0 new words", "24 new words")  # the quiet and the loud end of the dial
@@ -48,7 +49,7 @@ def make(jobs=2):
 def run(cell, rate, seed):
     """One run: excess, exact match, what is kept for the backward pass, time."""
     try:
-        _, done = trials.tune(base.shipped(), cell["method"], record_07.TASKS[cell["task"]], rate,
+        _, done = trials.tune(base.shipped(), cell["method"], nb07.TASKS[cell["task"]], rate,
                               seed, clip=cell.get("clip"), checkpoints=(200,))
     except FloatingPointError:
         return {"target": None, "exact": 0.0, "kept": None, "ms": None}
@@ -65,7 +66,7 @@ def drift(cell, rate, seed):
     before = base.shipped()  # before the seed: reading it in draws numbers
     torch.manual_seed(seed)
     model, rng = trials.prepare(before, cell["method"]), random.Random(seed)
-    style, points = record_07.TASKS[TASKS[1]], []
+    style, points = nb07.TASKS[TASKS[1]], []
     data = text.batch(town.sample_frames(1024, rng), style, rng)
     history = train.fit(model, train.rows(data), steps=200, rate=rate, seed=seed, progress=False,
                         every=25, evaluate=lambda m: moved(before, m))

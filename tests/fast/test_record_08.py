@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import lora_mini as lm
-from lora_mini import record
 from lora_mini.desk import verdicts
 from lora_mini.desk.intervals import prediction
-from lora_mini.world import base, inside, record_08, sweep, town, trials
+from lora_mini.lab import inside, nb08, record, sweep, trials
+from lora_mini.world import base, town
 from lora_mini.world.gpt import GPT, Config
 
 REC = record.load("08")
@@ -112,7 +112,7 @@ def test_a_subspace_that_cannot_be_is_refused():
 
 def test_the_record_names_its_base_and_its_seeds():
     assert REC["base"] == base.describe()["digest"]
-    assert REC["about"]["command"] == "python -m lora_mini.record 08"
+    assert REC["about"]["command"] == "python -m lora_mini.lab 08"
     for cell in REC["runs"]:
         assert cell["seeds"] == list(sweep.REPORT)
         assert len(cell["target"]) == len(sweep.REPORT) >= 8
@@ -120,12 +120,12 @@ def test_the_record_names_its_base_and_its_seeds():
 
 def test_the_rates_are_those_that_record_07_found_best():
     found = record.load("07")
-    for task, rates in record_08.RATES.items():
-        for method in record_08.METHODS:
+    for task, rates in nb08.RATES.items():
+        for method in nb08.METHODS:
             best = record.find(found["dial"], method=method, task=task)["best"]
             assert rates[method] == best
     best = record.find(found["scales"], method="LoRA r=64", law="alpha / r")["best"]
-    assert record_08.RATES["24 new words"]["LoRA r=64"] == best
+    assert nb08.RATES["24 new words"]["LoRA r=64"] == best
 
 
 def test_rates_of_the_subspaces_were_chosen_on_seeds_that_are_not_reported():
@@ -140,7 +140,7 @@ def test_rates_of_the_subspaces_were_chosen_on_seeds_that_are_not_reported():
 
 def shares(added=0.0):
     return {task: [fmean(seed) + added for seed in runs("full", task)["share"]]
-            for task in record_08.TASKS}
+            for task in nb08.TASKS}
 
 
 def test_a_fault_planted_in_the_data_flips_the_verdict_on_c13():
@@ -153,10 +153,10 @@ def test_a_seed_that_the_record_has_not_used_lands_where_it_predicts(method):
     """One point redone, and opened: about five seconds."""
     task = "0 new words"
     model = base.load_base("cpu", base.SHIPPED)
-    tuned, redone = trials.tune(model, method, record_08.TASKS[task],
-                                record_08.RATES[task][method], seed=30, checkpoints=(200,))
-    recorded, floor = runs(method, task), 0.02 * town.entropy(record_08.TASKS[task])
+    tuned, redone = trials.tune(model, method, nb08.TASKS[task],
+                                nb08.RATES[task][method], seed=30, checkpoints=(200,))
+    recorded, floor = runs(method, task), 0.02 * town.entropy(nb08.TASKS[task])
     assert prediction(recorded["target"], floor=floor).holds(redone.target)
-    seen = record_08.spectra(model, tuned, np.random.default_rng(30))
+    seen = nb08.spectra(model, tuned, np.random.default_rng(30))
     expected = prediction([fmean(s) for s in recorded["share"]], floor=0.02)
     assert expected.holds(fmean(seen["share"]))

@@ -9,22 +9,13 @@ import random
 import numpy as np
 import torch
 
+from lora_mini.lab import inside, nb07, sweep, trials
+from lora_mini.lab.nb06 import STRENGTHS
 from lora_mini.svd import energy_kept, rank_for_error
-from lora_mini.world import (
-    base,
-    inside,
-    measure,
-    record_07,
-    sweep,
-    text,
-    town,
-    train,
-    trials,
-)
+from lora_mini.world import base, measure, text, town, train
 from lora_mini.world.gpt import GPT
-from lora_mini.world.record_06 import STRENGTHS
 
-TASKS = {task: record_07.TASKS[task] for task in ("0 new words", "24 new words")}
+TASKS = {task: nb07.TASKS[task] for task in ("0 new words", "24 new words")}
 RATES = {  # the best ones of record 07; for r=64 at 0 new words, those of r=16
     "0 new words": {"full": 3e-3, "LoRA r=1": 1e-2, "LoRA r=8": 1e-2, "LoRA r=64": 1e-2},
     "24 new words": {"full": 1e-2, "LoRA r=1": 1e-2, "LoRA r=8": 3e-2, "LoRA r=64": 3e-2},

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 SOURCE = (REPO / "start.py").read_text("utf-8")
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SLIDER = "application/vnd.jupyter.widget-view+json"

@@ -51,7 +51,8 @@ def report():
     """In the other process: both journeys, the loaded base, and what a forgotten tensor does."""
     import pretend_accelerator
 
-    from lora_mini.world import base, inside, measure, text, town, train, trials
+    from lora_mini.lab import inside, trials
+    from lora_mini.world import base, measure, text, town, train
 
     def trial(device, method="LoRA r=2"):  # what notebooks 06, 07 and 09 do
         _, done = trials.tune(base.load_base(device), method, town.register("medical"), 1e-2,

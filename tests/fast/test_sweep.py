@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lora_mini.world import sweep
+from lora_mini.lab import sweep
 
 
 def bowl(best, asked=None, broken=()):

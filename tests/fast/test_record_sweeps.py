@@ -5,16 +5,16 @@ from statistics import fmean
 import pytest
 import torch
 
-from lora_mini import record
 from lora_mini.desk import verdicts
 from lora_mini.desk.intervals import prediction
-from lora_mini.world import base, record_07, record_09, sweep, town, train
+from lora_mini.lab import nb07, nb09, record, sweep
+from lora_mini.world import base, town, train
 
 RANK, VARIANT = record.load("07"), record.load("09")
-FLOOR = town.entropy(record_07.TASKS["24 new words"])
-PARTS = {**{part: (RANK[part], found, record_07.rates) for part, found in
-            record_07.cells().items()}, "variants": (VARIANT["cells"], record_09.cells(),
-                                                     record_09.rates)}
+FLOOR = town.entropy(nb07.TASKS["24 new words"])
+PARTS = {**{part: (RANK[part], found, nb07.rates) for part, found in
+            nb07.cells().items()}, "variants": (VARIANT["cells"], nb09.cells(),
+                                                     nb09.rates)}
 each_part = pytest.mark.parametrize("part", PARTS)
 
 
@@ -58,13 +58,13 @@ def test_the_best_rate_of_07_lies_inside_what_was_tried(part):
 
 @pytest.mark.parametrize("part, where", [
     ("dial", {"method": "LoRA r=4", "task": "24 new words"}),
-    ("facts", {"method": "LoRA r=16"} | record_07.FACTS),
+    ("facts", {"method": "LoRA r=16"} | nb07.FACTS),
     ("variants", {"method": "DoRA r=4", "task": "24 new words", "clip": None}),
 ])
 def test_a_seed_that_no_record_has_used_lands_where_they_predict(part, where):
     """One point of each kind redone: about twenty seconds in all."""
     cell = record.find(PARTS[part][0], **where)
-    run = (record_09 if part == "variants" else record_07).run
+    run = (nb09 if part == "variants" else nb07).run
     redone = run({key: value for key, value in where.items() if value is not None},
                  cell["best"], seed=30)
     least = 8 if part == "facts" else 0.02 * FLOOR  # a fact; or 2 % of the floor
@@ -82,7 +82,7 @@ def test_a_run_starts_alike_whether_or_not_its_process_has_read_the_base(monkeyp
     monkeypatch.setattr(train, "fit", fit)
     base.shipped.cache_clear()
     for _ in range(2):
-        record_09.drift({"method": "LoRA r=4"}, 1e-2, 10)
+        nb09.drift({"method": "LoRA r=4"}, 1e-2, 10)
     assert torch.equal(*starts)
 
 

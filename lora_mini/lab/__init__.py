@@ -1,0 +1,1 @@
+"""What is tried in the little world: trials, sweeps, opened updates, and their records."""
