@@ -5,6 +5,8 @@ Colours are Okabe and Ito's (2008), which stay apart under every common colour b
 
 import base64
 import io
+import os
+from html import escape
 
 import matplotlib.cbook
 import matplotlib.image
@@ -16,6 +18,7 @@ from PIL import Image
 ACCENT, SECOND, THIRD, GREY = "#0072B2", "#D55E00", "#009E73", "#8a8a8a"
 SHARP, COARSE = 130, 80  # pixels an inch in the file: for lines, for pictures; a page shows 96
 RANKS = (1, 2, 4, 8, 16)  # the fixed row beneath every rank slider
+POINTS = 9  # the letters of a figure, unless LORA_MINI_FONT says otherwise
 
 STYLE = {
     "axes.edgecolor": GREY,
@@ -26,7 +29,7 @@ STYLE = {
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "figure.constrained_layout.use": True,
-    "font.size": 9,
+    "font.size": POINTS,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -34,10 +37,33 @@ STYLE = {
 }
 
 
+def font():
+    """LORA_MINI_FONT, the size of letters in points for a room with a projector; None if not set.
+
+    Raises ValueError if it is no number between 6 and 48.
+    """
+    said = os.environ.get("LORA_MINI_FONT", "").strip()
+    if not said:
+        return None
+    try:
+        points = float(said)
+    except ValueError:
+        points = 0.0
+    if not 6 <= points <= 48:
+        raise ValueError(f"LORA_MINI_FONT must be points, a number from 6 to 48, got {said!r}")
+    return points
+
+
 def axes(width=5.0, height=3.0, columns=1, rows=1, dpi=SHARP, **options):
-    """`plt.subplots` in the course's style, in inches: (figure, axes). Changes no setting."""
+    """`plt.subplots` in the course's style, in inches: (figure, axes). Changes no setting.
+
+    The figure is made outside the context: to make it, matplotlib may have to load its backend,
+    and the settings that a notebook's backend makes as it loads must last.
+    """
+    scale = (font() or POINTS) / POINTS
+    fig = plt.figure(figsize=(width, height), dpi=dpi * scale, layout="constrained")
     with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(width, height), dpi=dpi, **options)
+        return fig, fig.subplots(rows, columns, **options)
 
 
 def picture(ax, X, title="", low=0.0, high=255.0, cmap="gray"):
@@ -71,32 +97,37 @@ def envelope(points):
 def png(fig):
     """The figure as (base64 PNG, width on the page in pixels); closes it, or it would show twice.
 
-    With a palette of 64 colours, to stay small.
+    With a palette of 64 colours, to stay small. LORA_MINI_FONT enlarges the figure as a whole.
     """
     fig.canvas.draw()
     image = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())).convert("RGB").quantize(64)
-    width = round(fig.get_figwidth() * 96)
+    width = round(fig.get_figwidth() * 96 * (font() or POINTS) / POINTS)
     plt.close(fig)
     out = io.BytesIO()
     image.save(out, format="png", optimize=True)
     return base64.b64encode(out.getvalue()).decode(), width
 
 
-def bundle(fig, kind, alt):
-    """(data, metadata) of an output that shows the figure: picture, alternative text, width.
+def bundle(fig, kind, alt, caption=""):
+    """The data of an output that shows the figure and its caption; to a screen reader, says `alt`.
 
-    The plain text is "[kind] alt", and the tests compare it: put rounded facts in.
+    In HTML, as JupyterLab shows a PNG without its alternative text. The plain text is "[kind] alt"
+    and the caption, and the tests compare it: put rounded facts in.
     """
     picture, width = png(fig)
-    return {"image/png": picture, "text/plain": f"[{kind}] {alt}"}, {
-        "image/png": {"alt": alt, "width": width}}
+    size = "" if font() is None else f' style="font-size: {font():g}pt"'
+    words = f"<figcaption{size}><em>{escape(caption)}</em></figcaption>" if caption else ""
+    return {
+        "text/html": f'<figure style="margin: 0"><img alt="{escape(alt)}" width="{width}" '
+                     'style="max-width: 100%; height: auto; background: white" '
+                     f'src="data:image/png;base64,{picture}">{words}</figure>',
+        "text/plain": f"[{kind}] {alt}" + (f"\n{caption}" if caption else ""),
+    }
 
 
 def show(fig, caption, alt):
     """Put out a figure, its caption beneath, and `alt`: what the picture says, with its figures."""
-    data, metadata = bundle(fig, "figure", alt)
-    display(data, metadata=metadata, raw=True)
-    display({"text/markdown": f"*{caption}*", "text/plain": caption}, raw=True)
+    display(bundle(fig, "figure", alt, caption), raw=True)
 
 
 def photograph():

@@ -16,7 +16,7 @@ class Slider(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options):
         data, metadata = super()._repr_mimebundle_(**options)
-        return data | self.still[0], metadata | self.still[1]
+        return data | self.still, metadata
 
 
 def captions(S, shape, ranks):

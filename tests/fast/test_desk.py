@@ -3,11 +3,15 @@
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
 
 import matplotlib.image
 import matplotlib.pyplot as plt
+import nbclient
+import nbconvert
+import nbformat
 import numpy as np
 import pytest
 
@@ -15,6 +19,12 @@ from lora_mini import svd
 from lora_mini.desk import bets, figures, intervals, sliders, verdicts
 
 # Figures
+
+
+def drawn(data):
+    """The pixels of the picture in an output."""
+    picture = re.search('src="data:image/png;base64,([^"]*)"', data["text/html"])[1]
+    return matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
 
 
 def test_the_photograph_is_the_mean_of_its_pixels_in_grey():
@@ -31,12 +41,54 @@ def test_show_puts_out_picture_words_and_caption_and_closes_the_figure(monkeypat
     monkeypatch.setattr(figures, "display", lambda data, **options: seen.append((data, options)))
     fig, ax = figures.axes(3, 2)
     ax.plot([1, 2])
-    figures.show(fig, "A line.", alt="It rises from 1 to 2.")
-    (data, options), (caption, _) = seen
-    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert data["text/plain"] == "[figure] It rises from 1 to 2."
-    assert options["metadata"]["image/png"] == {"alt": "It rises from 1 to 2.", "width": 288}
-    assert caption["text/markdown"] == "*A line.*" and not plt.fignum_exists(fig.number)
+    figures.show(fig, "A <line>.", alt='It rises from 1 to "2" & <3>.')
+    (data, _), = seen
+    assert set(data) == {"text/html", "text/plain"}  # a PNG beside it would be shown, and mute
+    assert data["text/plain"] == "[figure] It rises from 1 to \"2\" & <3>.\nA <line>."
+    assert 'to &quot;2&quot; &amp; &lt;3&gt;." width="288"' in data["text/html"]
+    assert "<em>A &lt;line&gt;.</em></figcaption></figure>" in data["text/html"]
+    assert drawn(data).shape[:2] == (260, 390) and not plt.fignum_exists(fig.number)
+
+
+def test_figures_and_captions_grow_with_the_rooms_letters(monkeypatch):
+    def shown():
+        return figures.bundle(figures.axes(3, 2)[0], "figure", "words", "caption")
+
+    small = shown()
+    monkeypatch.setenv("LORA_MINI_FONT", "18")
+    large = shown()
+    assert small["text/plain"] == large["text/plain"]
+    assert 'width="576"' in large["text/html"] and "font-size: 18pt" in large["text/html"]
+    assert drawn(large).shape[0] == 2 * drawn(small).shape[0]
+    for wrong in ("big", "nan", "100"):
+        monkeypatch.setenv("LORA_MINI_FONT", wrong)
+        with pytest.raises(ValueError, match=f"a number from 6 to 48, got '{wrong}'"):
+            shown()
+
+
+def test_a_learners_own_figures_still_show_after_the_courses(tmp_path):
+    """The backend was once loaded inside a context that took its settings back: nothing showed."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (
+        "from lora_mini.desk import show\nfrom lora_mini.desk.figures import axes\n"
+        "show(axes(2, 2)[0], 'mine', alt='words')",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+        "from ipywidgets import interact\n@interact(rank=(1, 4))\ndef look(rank=4):\n"
+        "    plt.figure(figsize=(2, 2))\n    plt.plot([1, rank])")]
+    client = nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=120,
+                                     resources={"metadata": {"path": str(tmp_path)}})
+    done = client.execute()
+    first, second, _ = ([set(o.data) for o in c.outputs if "data" in o] for c in done.cells)
+    assert first == [{"text/html", "text/plain"}] and second == [{"image/png", "text/plain"}]
+    inside = [o for state in client.widget_state.values() for o in state.get("outputs", ())]
+    assert ["image/png" in o["data"] for o in inside if "data" in o] == [True]
+
+
+def test_a_page_made_by_nbconvert_reads_the_words_out():
+    data = figures.bundle(figures.axes(2, 2)[0], "figure", "It rises.", "A line.")
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", data)])
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    pictures = re.findall("<img[^>]*>", page)
+    assert len(pictures) == 1 and 'alt="It rises."' in pictures[0] and "A line." in page
 
 
 def test_the_same_figure_gives_the_same_bytes_and_no_setting_is_changed():
@@ -102,12 +154,12 @@ def test_the_frozen_picture_is_sent_as_grey_levels_and_shown_beneath(X):
 
 
 def test_the_sliders_bundle_holds_the_still_and_its_words(X):
-    data, metadata = sliders.RankSlider(X, "the words", most=8, rank=5)._repr_mimebundle_()
+    data, _ = sliders.RankSlider(X, "the words", most=8, rank=5)._repr_mimebundle_()
     assert data["text/plain"] == "[slider] the words"
     assert "application/vnd.jupyter.widget-view+json" in data
-    still = matplotlib.image.imread(io.BytesIO(base64.b64decode(data["image/png"])))
+    still = drawn(data)
     assert still.shape[1] > still.shape[0] > 20
-    assert metadata["image/png"]["alt"] == "the words"
+    assert 'alt="the words"' in data["text/html"] and "image/png" not in data
 
 
 # Bets
