@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from lora_mini.copies import TrainedCopy
 from lora_mini.lora import LoRALinear
-from lora_mini.model import TrainedCopy, disabled, merge, unmerge
+from lora_mini.model import disabled, merge, unmerge
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ def smoke_test(make_model, step):
 
     make_model() returns (model, optimizer): a new model with its adapter attached, untrained.
     step(model, optimizer) makes one training step: forward, backward, update. The inputs of its
-    first forward pass are kept and used for the comparisons, in eval mode.
+    first forward pass are kept and used for the comparisons, in eval mode. Buffers, such as the
+    running statistics of a BatchNorm, may move: the point on the base names those that did.
     Returns a list of eight Points. A point that fails says what was seen; nothing is raised, except
     what make_model and step raise.
     """
@@ -35,7 +37,7 @@ def smoke_test(make_model, step):
     if not layers:
         return points
     points.append(_trainable(model, layers))
-    base_before = _digest(model)
+    base_before, buffers = _digest(model), _buffers(model)
     A_before = {n: m.lora_A.detach().clone() for n, m in layers.items()}
     start_is_base, inputs = [], []
 
@@ -56,7 +58,10 @@ def smoke_test(make_model, step):
     same = _digest(model) == base_before
     points.append(Point(start_is_base[0],
                         "before training the outputs are the base's, bit for bit"))
-    points.append(Point(same, "training left every byte of the base alone"))
+    now = _buffers(model)
+    moved = [name for name, b in buffers.items() if not torch.equal(b, now.get(name, b))]
+    points.append(Point(same, "training left every byte of the base's parameters alone"
+                        + (f"; of its buffers, {', '.join(moved)} moved" if moved else "")))
     still = [n for n, m in layers.items() if not m.lora_B.any()
              or "lora_A" in m.trains and torch.equal(m.lora_A, A_before[n])]
     points.append(Point(not still, "after three steps every B is away from zero and every A that "
@@ -102,9 +107,26 @@ def _output(model, args, kwargs):
         out = model(*args, **kwargs)
     for module, mode in training.items():
         module.training = mode
-    while not isinstance(out, torch.Tensor):
-        out = next(iter(out.values() if hasattr(out, "values") else out))
-    return out.detach().clone()
+    found = _first_tensor(out)
+    if found is None:
+        raise TypeError(f"the model returned {type(out).__name__}, with no tensor of numbers in it")
+    return found.detach().clone()
+
+
+def _first_tensor(out):
+    """The first floating-point tensor in a nest of tuples, lists, mappings and data classes."""
+    if isinstance(out, torch.Tensor):
+        return out if out.is_floating_point() else None
+    if isinstance(out, (str, bytes)):
+        return None
+    parts = out if isinstance(out, (tuple, list)) else getattr(out, "values", dict)
+    parts = parts() if callable(parts) else parts
+    parts = parts or vars(out).values() if hasattr(out, "__dict__") else parts
+    return next((t for t in map(_first_tensor, parts) if t is not None), None)
+
+
+def _buffers(model):
+    return {name: b.detach().clone() for name, b in model.named_buffers()}
 
 
 def _digest(model):

@@ -7,10 +7,14 @@ W (d_out, d_in) and b (d_out,) are frozen; lora_A (r, d_in) and lora_B (d_out, r
 """
 
 import math
+import numbers
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 class LoRALinear(nn.Module):
@@ -21,9 +25,14 @@ class LoRALinear(nn.Module):
     float32 at least, as in PEFT. The scale is alpha / rank, or with `rslora` alpha / sqrt(rank)
     (Kalajdzievski 2023). Dropout acts on the input of the update alone.
 
-    `merge` never writes to the base: it keeps W + scaling * B A beside it, out of `state_dict`.
+    `merge` never writes to the base: it keeps W + scaling * B A beside it, out of `state_dict`, and
+    forms it anew when A, B or W change. One change leaves no trace, a write to W through `.data`:
+    call `merge` again after it. A base with forward hooks acts apart even when merged, so that the
+    hooks see what they saw before.
+
     Raises ValueError for a rank outside 1..min(d_in, d_out), an alpha that is not positive, a
-    dropout outside [0, 1), and TypeError for a base that is not an `nn.Linear`.
+    dropout outside [0, 1); TypeError for a base that is not an `nn.Linear`, or a subclass with a
+    `forward` of its own, unless it has `dequantize()`, which gives its W.
     """
 
     trains = ("lora_A", "lora_B")  # what `attach` makes trainable
@@ -32,12 +41,13 @@ class LoRALinear(nn.Module):
         super().__init__()
         check_arguments(base, rank, alpha, dropout)
         self.base = base.requires_grad_(False)
-        self.rank, self.alpha, self.rslora = rank, alpha, rslora
+        self.rank, self.rslora = int(rank), rslora
+        self.alpha = alpha if isinstance(alpha, int) else float(alpha)
         like = {"device": base.weight.device, "dtype": _wide(base.weight)}
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, **like))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, **like))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(float(dropout))
         self.strength, self.enabled, self.merged, self._cache = 1.0, True, False, None
         self.train(base.training)
 
@@ -62,26 +72,48 @@ class LoRALinear(nn.Module):
         anew, so that A and B get their gradients.
         """
         if not self.enabled:
-            return self.base.weight
-        recorded = torch.is_grad_enabled() and any(t.requires_grad for t in self._factors())
-        return self._cached() if self.merged and not recorded else self._sum()
+            return _dense(self.base)
+        if self.merged and not self._recorded():
+            return self._cached()
+        self._cache = None  # what is recorded will be trained: a sum from before would be stale
+        return self._sum()
+
+    def _recorded(self):
+        made_of = self.base.weight, *self._factors()
+        return torch.is_grad_enabled() and any(t.requires_grad for t in made_of)
 
     def _factors(self):
         """The tensors that `update` is formed from, apart from W."""
         return self.lora_A, self.lora_B
 
     def _sum(self):
-        """W + update, rounded to W's dtype once, after the addition."""
-        W = self.base.weight
-        return (W.to(_wide(W)) + self.update().to(_wide(W))).to(W.dtype)
+        """W + update, rounded to W's dtype once, after the addition; autocast has no say in it."""
+        W = _dense(self.base)
+        kind = W.device.type
+        known = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind if known else "cpu", enabled=False):
+            return (W.to(_wide(W)) + self.update().to(_wide(W))).to(W.dtype)
 
     def _cached(self):
-        tensors = (self.base.weight, *self._factors())
-        key = (self.scaling, *((id(t), t._version) for t in tensors))
-        if self._cache is None or self._cache[0] != key:  # first use, or trained or loaded since
+        """The sum, kept as long as nothing that it is made of has changed."""
+        W = self.base._parameters.get("weight")  # a parametrized base makes a new one each time
+        lent = any(not isinstance(getattr(self, n), nn.Parameter) for n in self.trains)  # vmap
+        if torch.compiler.is_compiling() or lent or W is None or W.is_inference() \
+                or hasattr(self.base, "dequantize"):
+            return self._sum()  # no way, or no need, to notice what changed
+        if not self._is_fresh(W):
             with torch.inference_mode(False), torch.no_grad():
-                self._cache = key, self._sum()
+                thin = [t.detach().clone() for t in self._factors()]
+                self._cache = (self.scaling, W, W._version, thin), self._sum()
         return self._cache[1]
+
+    def _is_fresh(self, W):
+        # Fused optimisers raise no version counter: of the thin factors, the values are compared.
+        if self._cache is None:
+            return False
+        scaling, kept, version, thin = self._cache[0]
+        return scaling == self.scaling and kept is W and version == W._version \
+            and all(map(torch.equal, thin, self._factors()))
 
     def forward(self, x):
         """x (..., d_in) -> (..., d_out)."""
@@ -91,7 +123,8 @@ class LoRALinear(nn.Module):
             if self.training and self.dropout.p and torch.is_grad_enabled():
                 raise RuntimeError("this layer is merged, and a merged weight has no place for its "
                                    f"dropout of {self.dropout.p}: call unmerge(model) to train")
-            return F.linear(x, self.weight, self.base.bias)
+            if not _hooks(self.base):
+                return F.linear(x, self.weight, self.base.bias)
         return self._apart(x)
 
     def _apart(self, x):
@@ -104,11 +137,15 @@ class LoRALinear(nn.Module):
         """Act with W + scaling * B A from now on. Safe to repeat.
 
         Returns the share of the update's entries that rounding to W's dtype swallowed, 0 to 1.
+        Warns if the sum holds NaN or infinite numbers.
         """
-        self.merged = True
+        self.merged, self._cache = True, None  # asked for: formed anew in any case
         with torch.no_grad():
-            moved = self.update() != 0
-            swallowed = moved & (self._cached() == self.base.weight)
+            moved, sum_ = self.update() != 0, self._cached()
+            if not sum_.is_meta and not torch.isfinite(sum_).all():
+                warnings.warn("the merged weight holds NaN or infinite numbers, from the base, "
+                              f"the adapter or an overflow of {sum_.dtype}", stacklevel=2)
+            swallowed = moved & (sum_ == _dense(self.base))
             return (swallowed.sum() / moved.sum().clamp(min=1)).item()
 
     def unmerge(self):
@@ -141,16 +178,41 @@ def check_arguments(base, rank, alpha, dropout, name=""):
     where = f" (layer {name!r})" if name else ""
     if not isinstance(base, nn.Linear):
         raise TypeError(f"expected an nn.Linear, got {type(base).__name__}{where}")
-    if not base.weight.is_floating_point():
-        raise ValueError(f"expected floating-point weights, got {base.weight.dtype}{where}")
+    kind, dense = type(base).__name__, hasattr(base, "dequantize")
+    if isinstance(base, nn.LazyLinear):
+        raise ValueError(f"this {kind} has no size yet: run a batch through the model first{where}")
+    own = type(base).forward is not nn.Linear.forward or "forward" in vars(base)
+    if own and not dense:
+        raise TypeError(f"this {kind} has a forward of its own, which merging would pass over: "
+                        f"leave the layer out{where}")
+    if not dense and base.weight.dtype not in FLOATS:
+        raise ValueError("expected floating-point weights of 16, 32 or 64 bits, "
+                         f"got {base.weight.dtype}{where}")
     most = min(base.in_features, base.out_features)
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= most:
+    if isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
+        raise ValueError(f"rank must be an int, got {rank!r}{where}")
+    if not 1 <= rank <= most:
         raise ValueError(f"rank must be between 1 and min(d_in, d_out) = {most}, "
-                         f"got {rank!r}{where}")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+                         f"got {rank}{where}")
+    if not _is_number(alpha) or not 0 < alpha < math.inf:
         raise ValueError(f"alpha must be a positive number, got {alpha!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    if not _is_number(dropout) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a number, at least 0 and below 1, got {dropout!r}")
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _dense(base):
+    """The base's W, (d_out, d_in)."""
+    return base.dequantize() if hasattr(base, "dequantize") else base.weight
+
+
+def _hooks(base):
+    """Whether something watches or changes what goes through the base."""
+    return any((base._forward_hooks, base._forward_pre_hooks, base._backward_hooks,
+                base._backward_pre_hooks))
 
 
 def _wide(tensor):

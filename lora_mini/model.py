@@ -4,58 +4,41 @@
 """
 
 import contextlib
-import copy
 import math
+import numbers
 
 import torch
 from torch import nn
 
-from lora_mini.lora import LoRALinear, check_arguments
-from lora_mini.targets import check_copies, choose, matching
-
-
-class TrainedCopy(nn.Module):
-    """A module of `modules_to_save`: its copy trains, the original stays frozen beside it."""
-
-    def __init__(self, original, trained):
-        super().__init__()
-        self.original, self.copy = original, trained
-        self.enabled = True
-
-    def forward(self, *args, **kwargs):
-        return self._active(*args, **kwargs)
-
-    @property
-    def _active(self):
-        return self.copy if self.enabled else self.original
-
-    def __getattr__(self, name):  # .weight and the like: those of the module that acts
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in ("original", "copy") or name.startswith("__"):  # half-made, while copying
-                raise
-            return getattr(self._active, name)
+from lora_mini.copies import TrainedCopy, check_copies, copied
+from lora_mini.lora import LoRALinear, _hooks, check_arguments
+from lora_mini.targets import choose, matching
 
 
 def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exclude=(),
            modules_to_save=(), layer=LoRALinear):
     """Put a LoRALinear around each chosen `nn.Linear` of `model`, in place; freeze all the rest.
 
-    target_modules: one or several of: a module's full name, the last parts of names ("q_proj"), a
-    regular expression that matches full names; or "all-linear", which takes every `nn.Linear` but
-    the output head. The head is what `model.get_output_embeddings()` gives; a model without that
-    method has to name its head in `exclude` (PEFT looks for it in Hugging Face models only).
-    modules_to_save: modules of any kind of which a full copy trains.
+    target_modules: one or several of: a module's full name, which means that module alone; the last
+    parts of names ("q_proj"); a regular expression that matches full names; or "all-linear", which
+    takes every `nn.Linear` but the output head, and warns of what it passes over. The head is what
+    `model.get_output_embeddings()` gives; a model without that method has to name its head in
+    `exclude` (PEFT looks for it in Hugging Face models only).
+    modules_to_save: modules of any kind with a forward, of which a full copy trains.
     layer: the kind of layer to put there, LoRALinear or one of `lora_mini.variants`.
 
     Returns the names of the adapted layers. Raises ValueError, and leaves the model as it was, if
-    a name matches nothing, the rank does not fit, an adapter is there already, or a tie between
-    weights would be torn. `detach` undoes all of it.
+    a name matches nothing, the rank does not fit, an adapter is there already (PEFT's too), or a
+    tie between weights would be torn; TypeError for arguments of a wrong type. `detach` undoes all
+    of it.
     """
+    _check_module(model)
+    if not callable(layer):
+        raise TypeError(f"layer must be a class such as LoRALinear, got {layer!r}")
     if adapted := _find(model, (LoRALinear, TrainedCopy)):
-        raise ValueError(f"the model has an adapter already, at {next(iter(adapted))!r}: before "
-                         "attaching another, call detach(model) or merge(model, keep_base=False)")
+        raise ValueError("the model has an adapter already, at "
+                         f"{next(iter(adapted)) or 'its root'!r}: before attaching another, call "
+                         "detach(model) or merge(model, keep_base=False)")
     if isinstance(model, nn.Linear):
         raise ValueError("the model is itself an nn.Linear and can't be replaced in place: "
                          "use LoRALinear(model, rank, alpha)")
@@ -68,14 +51,15 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     originals = matching(modules_to_save, modules, "modules_to_save")
     check_copies(model, originals, targets)
 
-    model._trainable_before = [n for n, p in _parameters(model) if p.requires_grad]
+    trainable_before = {n: p.requires_grad for n, p in _parameters(model)}
     shared = {}  # deepcopy's memory: weights tied among the copies stay tied
-    copies = {n: TrainedCopy(m, copy.deepcopy(m, shared)) for n, m in originals.items()}
     try:
+        copies = {n: TrainedCopy(m, copied(n, m, shared)) for n, m in originals.items()}
         layers = _made(targets, lambda base: layer(base, rank, alpha, dropout, rslora))
-    except ValueError:
-        _thaw(model)  # leave no trace
+    except BaseException:
+        _restore(model, trainable_before)  # leave no trace
         raise
+    model._trainable_before = trainable_before
     model.requires_grad_(False)
     for name, base in targets.items():
         _place(model, name, layers[id(base)])
@@ -89,7 +73,12 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
 
 
 def detach(model):
-    """Take the adapter off: the modules, and what was trainable, are as before `attach`."""
+    """Take the adapter off: the modules, and what was trainable, are as before `attach`.
+
+    Every frozen parameter has the bits that it had. Buffers are the model's own business: running
+    statistics of a BatchNorm move in every training step, adapter or none. Parameters that were
+    added since `attach` stay as they are. Raises ValueError if there is no adapter.
+    """
     _layers(model)
     _check_root(model, "detach")
     for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
@@ -103,7 +92,8 @@ def merge(model, keep_base=True):
     With keep_base the base stays beside it, untouched (one more matrix in memory per layer), and
     `unmerge` goes back. Without, it is final: plain `nn.Linear` layers, and the trained copies in
     place of their originals. Returns a dictionary: layer name to the share of the update's entries
-    that rounding swallowed. Raises ValueError if a final merge would tear tied weights apart.
+    that rounding swallowed. Raises ValueError if a final merge would tear tied weights apart, bake
+    in NaN or infinite numbers, drop a base's forward hooks, or comes while the adapter is disabled.
     """
     layers = _layers(model)
     if not keep_base:
@@ -128,15 +118,21 @@ def set_strength(model, strength):
 
     Copies of `modules_to_save` are not scaled. Raises ValueError unless it is a finite number.
     """
-    if not math.isfinite(strength):
-        raise ValueError(f"strength must be a finite number, got {strength}")
+    if not isinstance(strength, numbers.Real) or isinstance(strength, bool) \
+            or not math.isfinite(strength):
+        raise ValueError(f"strength must be a finite number, got {strength!r}")
     for layer in _layers(model).values():
         layer.strength = float(strength)
 
 
 @contextlib.contextmanager
 def disabled(model):
-    """Inside `with disabled(model):` the model is its base; afterwards it is as it was."""
+    """Inside `with disabled(model):` the model is its base; afterwards it is as it was.
+
+    The base's parameters are untouched by training; its buffers (a BatchNorm's running statistics)
+    are as training left them. Raises ValueError if there is no adapter.
+    """
+    _check_module(model)
     before = [(m, m.enabled) for m in _find(model, (LoRALinear, TrainedCopy)).values()]
     _layers(model)
     try:
@@ -163,7 +159,13 @@ def _find(model, kinds):
     return {name: m for name, m in modules if isinstance(m, kinds)}
 
 
+def _check_module(model):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model, an nn.Module, got {type(model).__name__}")
+
+
 def _layers(model):
+    _check_module(model)
     if layers := _find(model, LoRALinear):
         return layers
     raise ValueError("the model has no adapter: call attach(model, ...) first")
@@ -174,9 +176,12 @@ def _made(targets, make):
     layers = {}
     for name, base in targets.items():
         try:
-            layers[id(base)] = layers.get(id(base)) or make(base)
-        except ValueError as error:  # what this kind of layer can't take
-            raise ValueError(f"{error} (layer {name!r})") from None
+            made = layers.get(id(base)) or make(base)
+        except (ValueError, RuntimeError) as error:  # what this kind of layer can't take
+            raise ValueError(f"{error} (layer {name!r})") from error
+        if not isinstance(made, LoRALinear):
+            raise TypeError(f"layer made a {type(made).__name__}, not a LoRALinear or a relative")
+        layers[id(base)] = made
     return layers
 
 
@@ -186,16 +191,20 @@ def _place(model, name, module):
 
 
 def _thaw(model):
-    before = set(model.__dict__.pop("_trainable_before"))
+    _restore(model, model.__dict__.pop("_trainable_before"))
+
+
+def _restore(model, trainable):
+    """What was trainable, by name; parameters that are not named there are left alone."""
     for name, parameter in _parameters(model):
-        parameter.requires_grad_(name in before)
+        parameter.requires_grad_(trainable.get(name, parameter.requires_grad))
 
 
 def _plain(layer):
     """A new nn.Linear with the merged weight (d_out, d_in); it shares nothing with the base."""
     linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
     with torch.no_grad():
-        linear.weight = nn.Parameter(layer.weight.clone())
+        linear.weight = nn.Parameter(layer._sum().detach().clone())
         if layer.bias is not None:
             linear.bias = nn.Parameter(layer.bias.clone())
     return linear.train(layer.training)
@@ -217,6 +226,16 @@ def _check_root(model, what):
 def _refuse_final(model, layers):
     _check_root(model, "a final merge")
     for name, layer in layers.items():
+        if not layer.enabled:
+            raise ValueError("the adapter is switched off, and a final merge would lose it: merge "
+                             "outside `with disabled(model)`")
+        if _hooks(layer.base):
+            raise ValueError(f"the base of {name!r} has forward hooks, and a final merge would "
+                             "drop them: remove them, or use keep_base=True")
+        with torch.no_grad():
+            if not torch.isfinite(layer._sum()).all():
+                raise ValueError(f"the merged weight of {name!r} would hold NaN or infinite "
+                                 "numbers: the adapter is damaged, or the dtype too narrow")
         tied = [n for n, p in _parameters(model)
                 if p is layer.base.weight and not n.startswith(f"{name}.")]
         if any(model.get_submodule(n.rpartition(".")[0]) is not layer.base for n in tied):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import warnings
 
 from torch import nn
 
@@ -12,12 +13,26 @@ def choose(model, target_modules, exclude=()):
     See `lora.attach` for what a name may be. Raises ValueError for a name that matches nothing.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
+    for name, module in modules.items():
+        if type(module).__module__.startswith("peft."):
+            raise ValueError(f"the model has an adapter of PEFT's already, at {name!r}: take it "
+                             "off with PEFT's unload() or merge_and_unload() first")
     linear = {name: m for name, m in modules.items() if isinstance(m, nn.Linear)}
-    if not linear:
-        raise ValueError("the model has no nn.Linear to adapt")
+    head = _output_head(model)
+    passed = _passed_over(modules)
+    if not linear or target_modules == "all-linear" and set(linear.values()) == {head}:
+        raise ValueError("the model has no nn.Linear to adapt" + (" but its output head" if linear
+                         else "") + (f"; LoRA here can't take {passed}" if passed else ""))
+    if target_modules is None:
+        raise TypeError("target_modules is None: name the layers to adapt, or 'all-linear'")
     if target_modules == "all-linear":
-        head = _output_head(model)
         chosen = {name: m for name, m in linear.items() if m is not head}
+        if passed:
+            warnings.warn(f"'all-linear' passes over {passed}: LoRA here takes nn.Linear only",
+                          stacklevel=3)
+        if tied := _tied(model, chosen):
+            warnings.warn(f"'all-linear' takes {tied[0]!r}, whose weight is tied to {tied[1]!r}: "
+                          "if it is the output head, name it in exclude", stacklevel=3)
     else:
         chosen = matching(target_modules, linear, "target_modules", modules)
         if not chosen:
@@ -34,33 +49,25 @@ def matching(patterns, candidates, what, modules=None):
 
     Raises ValueError, with the nearest names, for a pattern that matches none of them.
     """
+    if patterns is None:
+        patterns = ()
+    if isinstance(patterns, (bool, int, float, nn.Module)):
+        raise TypeError(f"{what}: expected names as strings, got {patterns!r}")
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     candidates = {name: m for name, m in candidates.items() if name}  # "" is the model itself
     chosen = set()
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError(f"{what}: expected names as strings, got {pattern!r}")
-        hits = [name for name in candidates if _fits(pattern, name)]
+        if pattern == "all-linear":
+            raise ValueError(f"{what}: 'all-linear' stands alone: give it as a string, not in a "
+                             "list" if what == "target_modules" else
+                             f"{what}: 'all-linear' is for target_modules only")
+        hits = [pattern] if pattern in candidates else [n for n in candidates if _fits(pattern, n)]
         if not hits:
             raise ValueError(f"{what}: {_no_match(pattern, candidates, modules or {})}")
         chosen.update(hits)
     return {name: m for name, m in candidates.items() if name in chosen}
-
-
-def check_copies(model, originals, targets):
-    """Raise ValueError if a full copy overlaps an adapted layer or another copy, or tears a tie."""
-    for name in originals:
-        for other in [*targets, *originals]:
-            if other == name and name in targets or other.startswith(f"{name}.") \
-                    or name.startswith(f"{other}."):
-                raise ValueError(f"modules_to_save: {name!r} overlaps {other!r}; a module is "
-                                 "either adapted or copied, once")
-    copied = {id(p) for m in originals.values() for p in m.parameters()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        inside = any(name.startswith(f"{n}.") for n in originals)
-        if id(parameter) in copied and not inside:
-            raise ValueError(f"modules_to_save: {name!r} is tied to a weight that would be copied, "
-                             "and the copy would tear them apart: name both modules, or neither")
 
 
 def _output_head(model):
@@ -80,11 +87,42 @@ def _fits(pattern, name):
 
 
 def _no_match(pattern, candidates, modules):
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"{pattern!r} is no name here, and no valid pattern ({error})"
     others = [name for name in modules if name and name not in candidates and _fits(pattern, name)]
     if others:
         kind = type(modules[others[0]]).__name__
         return f"{pattern!r} names {others[0]!r}, a {kind}; LoRA here wraps nn.Linear only"
-    names = sorted(candidates)
-    leaves = sorted({name.rpartition(".")[2] for name in names})
-    near = difflib.get_close_matches(pattern, leaves + names, n=3, cutoff=0.4) or names[:3]
-    return f"{pattern!r} matches no module; the nearest names are {', '.join(near)}"
+    leaves = list(dict.fromkeys(name.rpartition(".")[2] for name in candidates))
+    if near := difflib.get_close_matches(pattern, leaves + sorted(candidates), n=3, cutoff=0.6):
+        return f"{pattern!r} matches no module; the nearest names are {', '.join(near)}"
+    return f"{pattern!r} matches no module; the last names that there are: {', '.join(leaves)}"
+
+
+def _passed_over(modules):
+    """What looks like a linear layer and is no `nn.Linear`, in words; empty if there is none."""
+    found = {}
+    for name, module in modules.items():
+        kind = type(module).__name__
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            found.setdefault("the packed q, k, v of nn.MultiheadAttention", name)
+        elif kind == "Conv1D" and not isinstance(module, nn.Conv1d):  # GPT-2's, transposed
+            found.setdefault("Conv1D layers", name)
+        elif "expert" in kind.lower() and any(p.ndim == 3 for p in module.parameters(False)):
+            found.setdefault("fused experts", name)
+    return ", ".join(f"{what} (such as {name!r})" for what, name in found.items())
+
+
+def _tied(model, chosen):
+    """(a chosen layer, the other name of its weight), or None."""
+    names = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for name, module in chosen.items():
+        owners = [n for n in names.get(id(module._parameters.get("weight")), ())
+                  if model.get_submodule(n.rpartition(".")[0]) is not module]
+        if owners:
+            return name, owners[0]
+    return None

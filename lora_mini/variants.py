@@ -6,6 +6,7 @@ LoRA+ is LoRALinear with a faster B. Merging, strength and switching off work as
 """
 
 import math
+import numbers
 
 import torch
 import torch.nn.functional as F
@@ -75,10 +76,16 @@ class PiSSALinear(LoRALinear):
 
     The paper, and PEFT, put the rest, W - s B0 A0, in the place of W. Here W is never written to:
     the start is kept, frozen, as start_A and start_B, and taken off again, so that the layer starts
-    as its base bit for bit. Raises as LoRALinear does.
+    as its base bit for bit. Dropout acts on s B A alone, as in PEFT: in training, the start then is
+    not the base's. Raises as LoRALinear does, and ValueError for a W that holds NaN or infinite
+    numbers or lies on the meta device, where there is nothing to decompose.
     """
 
     def __init__(self, base, rank, alpha, dropout=0.0, rslora=False):
+        check_arguments(base, rank, alpha, dropout)
+        if base.weight.is_meta or not torch.isfinite(base.weight).all():
+            raise ValueError("PiSSA needs a W of finite numbers: this one lies on the meta device, "
+                             "or holds NaN or infinite ones")
         super().__init__(base, rank, alpha, dropout, rslora)
         with torch.no_grad():
             U, S, Vt = torch.linalg.svd(base.weight.to(self.lora_A.dtype), full_matrices=False)
@@ -103,9 +110,14 @@ class PiSSALinear(LoRALinear):
         return B, torch.cat([self.lora_A, self.lora_A - self.start_A])
 
     def _apart(self, x):
-        B, A = self._difference()
-        thin = F.linear(self.dropout(x).to(A.dtype), A)  # (..., 2 r)
         y = self.base(x)
+        if self.training and self.dropout.p:  # as PEFT: the start is taken off undropped
+            B, A = torch.cat([self.lora_B, -self.start_B], dim=1), (self.lora_A, self.start_A)
+            parts = self.dropout(x).to(self.lora_A.dtype), x.to(self.lora_A.dtype)
+            thin = torch.cat([F.linear(x, A) for x, A in zip(parts, A, strict=True)], dim=-1)
+        else:
+            B, A = self._difference()
+            thin = F.linear(x.to(A.dtype), A)  # (..., 2 r)
         return y + (self.scaling * F.linear(thin, B)).to(y.dtype)
 
 
@@ -128,8 +140,8 @@ def lora_plus(ratio=16.0):
 
     Hayou et al. 2024. Raises ValueError unless the ratio is a positive, finite number.
     """
-    if not 0 < ratio < math.inf:
-        raise ValueError(f"ratio must be a positive number, got {ratio}")
+    if not isinstance(ratio, numbers.Real) or not 0 < ratio < math.inf:
+        raise ValueError(f"ratio must be a positive number, got {ratio!r}")
     return lambda name: ratio if name.endswith("lora_B") else 1.0
 
 
@@ -139,12 +151,13 @@ def magnitude_direction(W0, W):
     The means over rows of | ||w|| - ||w0|| | and of 1 - cos(w, w0) (Liu et al. 2024, section 3.2).
     Raises ValueError for other shapes, and for a row of zeros, which has no direction.
     """
+    W0, W = torch.as_tensor(W0), torch.as_tensor(W)
     if W0.ndim != 2 or W0.shape != W.shape:
         raise ValueError("expected two matrices of one shape, (d_out, d_in), "
                          f"got {tuple(W0.shape)} and {tuple(W.shape)}")
     _refuse_zero_rows(W0, "W0")
     _refuse_zero_rows(W, "W")
-    W0, W = (M.detach().to("cpu", torch.float64) for M in (W0, W))
+    W0, W = (M.detach().cpu().double() for M in (W0, W))  # a Mac's GPU has no double
     m0, m = (torch.linalg.vector_norm(M, dim=1, keepdim=True) for M in (W0, W))
     turned = (W / m - W0 / m0).square().sum(dim=1) / 2  # 1 - cos, with no small difference of ones
     return (m - m0).abs().mean().item(), turned.mean().item()

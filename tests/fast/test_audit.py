@@ -95,3 +95,46 @@ def test_the_variants_are_sound(kind):
 def test_a_dora_whose_magnitude_does_not_train_is_found():
     frozen = made(lambda model: model[0].magnitude.requires_grad_(False), layer=DoRALinear)
     assert failing(frozen) == ["22 parameters train; the shapes say 27"]
+
+
+class Nest(nn.Module):
+    """Outputs as libraries give them: words, counts and nothing beside the numbers."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.inner, self.first = nn.Linear(6, 4), first
+
+    def forward(self, x):
+        return {"name": self.first, "rest": [None, 3, {"logits": self.inner(x)}]}
+
+
+@pytest.mark.parametrize("first", ["x", None, 7, torch.arange(3)])
+def test_outputs_in_a_nest_are_found(first):
+    def make():
+        torch.manual_seed(0)
+        model = Nest(first)
+        lm.attach(model, ["inner"], 2, 5)
+        return model, torch.optim.Adam(lm.trainable_parameters(model)[0].values(), lr=0.1)
+
+    def train(model, optimizer):
+        optimizer.zero_grad()
+        model(torch.ones(3, 6))["rest"][2]["logits"].square().sum().backward()
+        optimizer.step()
+
+    assert failing(make, train) == []
+
+
+def test_buffers_that_moved_are_named():
+    def make():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
+        lm.attach(model, ["0"], 2, 5)
+        return model, torch.optim.Adam(lm.trainable_parameters(model)[0].values(), lr=0.1)
+
+    def train(model, optimizer):
+        optimizer.zero_grad()
+        model(torch.randn(8, 6)).pow(3).sum().backward()
+        optimizer.step()
+
+    point = next(p for p in audit.smoke_test(make, train) if "parameters alone" in p.sentence)
+    assert point.ok and "1.running_mean, 1.running_var" in point.sentence

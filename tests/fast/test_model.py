@@ -228,7 +228,7 @@ def test_a_state_dict_travels_to_a_fresh_attach():
     (dict(target_modules=["q_proj", "qproj"]), "'qproj' matches no module"),
     (dict(target_modules=[]), "empty"),
     (dict(target_modules=["emb"]), "'emb', a Embedding; LoRA here wraps nn.Linear only"),
-    (dict(target_modules=["q_proj["]), "matches no module"),
+    (dict(target_modules=["q_proj["]), "no valid pattern"),
     (dict(target_modules="all-linear", exclude=["haed"]), "'haed' matches no module.*head"),
     (dict(target_modules="head", exclude="head"), "no layer to adapt"),
     (dict(modules_to_save=["lm_head"]), "modules_to_save: 'lm_head' matches no module.*head"),

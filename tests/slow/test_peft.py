@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import lora_mini as lm
+from lora_mini.variants import PiSSALinear
 
 RANK, ALPHA = 3, 8.0
 
@@ -64,3 +65,20 @@ def test_A_starts_from_the_distribution_that_peft_draws_from():
     A = theirs.base_model.model[0].lora_A["default"].weight
     for statistic in (lambda t: t.std(), lambda t: t.abs().max()):
         assert statistic(ours).item() == pytest.approx(statistic(A).item(), rel=0.03)
+
+
+@pytest.mark.parametrize("d_in, d_out", [(7, 5), (4, 9)])
+def test_pissa_with_dropout_matches_peft_in_training(d_in, d_out):
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(d_in, d_out))
+    ours, x = copy.deepcopy(base), torch.randn(6, d_in)
+    lm.attach(ours, ["0"], RANK, ALPHA, dropout=0.4, layer=PiSSALinear)
+    theirs = peft.get_peft_model(base, peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, lora_dropout=0.4, target_modules=["0"],
+        init_lora_weights="pissa"))
+    for mode in (True, False):
+        outputs = []
+        for model in (ours, theirs):
+            torch.manual_seed(1)
+            outputs.append(model.train(mode)(x))
+        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
