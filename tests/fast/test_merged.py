@@ -52,6 +52,8 @@ def test_training_while_merged_is_seen_at_once(kind, optimizer):
     step = make(parameters) if make else None
     for _ in range(3):
         net(x).square().sum().backward()
+        with torch.no_grad():
+            net(x)  # a look between backward and step, whose sum may not outlive the step
         if step:
             step.step()
         else:
