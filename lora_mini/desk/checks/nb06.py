@@ -1,6 +1,13 @@
-"""Checks for notebook 06: Adam's bytes, a Pareto envelope, and rates chosen on the wrong seeds."""
+"""Checks for notebook 06: Adam's bytes, LoRA's training loop, a Pareto envelope, honest seeds."""
 
-from lora_mini.desk.checks import answer, close
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from lora_mini.desk.checks import answer, close, none_or
+from lora_mini.lora import LoRALinear
+from lora_mini.world import text, town, train
+from lora_mini.world.gpt import GPT, Config
+from lora_mini.world.styles import REGISTERS
 
 
 def check_bytes(number):
@@ -14,24 +21,54 @@ def check_bytes(number):
     ])
 
 
+def check_train_lora(train_lora):
+    """`train_lora(model, draw, rank, alpha, rate, steps)` must train an adapter, and nothing else."""
+    def found():
+        return none_or([_trained(train_lora, *case) for case in (
+            ({"d_model": 16, "layers": 1, "heads": 2}, 2, 4, 6),
+            ({"d_model": 24, "layers": 2, "heads": 3}, 3, 12, 9))])
+
+    try:
+        problems = found()
+    except Exception as error:
+        problems = error
+    if isinstance(problems, Exception):
+        def problems(error=problems):  # answer reports what it raises
+            raise error
+        words = ""
+    else:
+        words = next(filter(None, problems or ()), "")
+    answer(problems, lambda found: not any(found), [(lambda found: True, words)])
+
+
 def check_envelope(envelope):
     """`envelope(points)` keeps the points that no other beats in both numbers, by the first."""
     points = [(3.0, 1.0), (1.0, 4.0), (2.0, 2.0), (2.5, 3.0), (4.0, 1.5)]
+    topped = [(3.0, 2.0), (1.0, 1.0), (2.0, 3.0)]  # one of them beats the others
     right = [(1.0, 4.0), (2.0, 2.0), (3.0, 1.0)]
 
     def found():
-        kept = envelope(list(points))
-        return None if kept is None else [tuple(map(float, p)) for p in kept]
+        both = none_or([envelope(list(points)), envelope(list(topped))])
+        return both and [[tuple(map(float, p)) for p in kept] for kept in both]
 
-    answer(found, lambda e: e == right, [
-        (lambda e: sorted(e) == right, "the right points; sort them by the first number"),
-        (lambda e: sorted(e) == sorted(points), "nothing was left out: (2.5, 3) is beaten by (2, 2) in "
-                                                "both numbers"),
-        (lambda e: e == [], "no point is left. A point must not be compared with itself"),
-        (lambda e: (4.0, 1.5) in e or (2.5, 3.0) in e, "a point stays only if no other is smaller in "
+    def first(is_so):
+        return lambda both: is_so(both[0])
+
+    answer(found, lambda both: both == [right, [(1.0, 1.0)]], [
+        (first(lambda e: sorted(e) == right and e != right), "the right points; sort them by the first "
+                                                             "number"),
+        (first(lambda e: sorted(e) == sorted(points)), "nothing was left out: (2.5, 3) is beaten by (2, 2) in "
                                                        "both numbers"),
-        (lambda e: set(e) < set(right), "a point is beaten only by one that is smaller in both "
-                                        "numbers; you left out too many"),
+        (lambda both: both == [[], [(1.0, 1.0)]], "no point is left, though (1, 4) has the smallest first "
+                                                  "number of all. A point that is worse in ONE number is not "
+                                                  "beaten yet"),
+        (first(lambda e: e == []), "no point is left. A point must not be compared with itself"),
+        (first(lambda e: (4.0, 1.5) in e or (2.5, 3.0) in e), "a point stays only if no other is smaller in "
+                                                              "both numbers"),
+        (first(lambda e: set(e) < set(right)), "a point is beaten only by one that is smaller in both "
+                                               "numbers; you left out too many"),
+        (first(lambda e: e == right), "right for five points. Of (3, 2), (1, 1) and (2, 3) only (1, 1) stays"),
+        (lambda both: True, "return a list of points, each as it was given"),
     ])
 
 
@@ -39,12 +76,80 @@ def check_report(report):
     """`report(excess)` chooses a rate on seeds 0 to 2 and reports its mean on the others."""
     excess = {0.001: {0: 2.0, 1: 2.0, 2: 2.0, 10: 3.0, 11: 3.0},
               0.003: {0: 1.0, 1: 1.0, 2: 1.0, 10: 4.0, 11: 6.0}}
-    answer(lambda: report(excess), lambda r: close(r, 5.0), [
-        (lambda r: close(r, 2.4), "2.4 is the mean of all of one rate's seeds: seeds that chose the "
-                                  "rate must not also judge it"),
-        (lambda r: close(r, 2.6), "2.6 is the mean over all seeds; report those that did not choose"),
-        (lambda r: close(r, 0.003) or close(r, 0.001), "that is a rate; report the excess that it gets"),
-        (lambda r: close(r, 3.0), "3.0 belongs to the rate 0.001. On seeds 0 to 2 the rate 0.003 is the "
-                                  "better one"),
-        (lambda r: close(r, 1.0), "that reports the seeds on which the rate was chosen"),
+    three = {0.03: {0: 0.6, 1: 0.4, 2: 0.5, 5: 0.8, 6: 0.9, 7: 1.0},
+             0.01: {0: 0.7, 1: 0.7, 2: 0.7, 5: 0.2, 6: 0.3, 7: 0.1},
+             0.1: {0: 1.0, 1: 1.2, 2: 1.4, 5: 0.7, 6: 0.6, 7: 0.5}}
+
+    def first(value):
+        return lambda found: close(found[0], value)
+
+    answer(lambda: none_or([report(dict(excess)), report(dict(three))]),
+           lambda found: close(found[0], 5.0) and close(found[1], 0.9), [
+        (first(2.4), "it reports 2.4. At the rate that looked best here, two seeds that had no part in the "
+                     "choice came to 4 and 6"),
+        (first(2.6), "2.6 is the mean over all seeds; report those that did not choose"),
+        (lambda found: close(found[0], 0.003) or close(found[0], 0.001),
+         "that is a rate; report the excess that it gets"),
+        (first(3.0), "3.0 belongs to the rate 0.001. On seeds 0 to 2 the rate 0.003 is the better one"),
+        (first(1.0), "that reports the seeds on which the rate was chosen"),
+        (first(5.0), "right for two rates and five seeds, but not for three rates and six: the best rate on "
+                     "seeds 0 to 2 may be any, and all seeds but those report it"),
+        (lambda found: True, "return one number, the mean excess at the chosen rate"),
     ])
+
+
+def _trained(train_lora, sizes, rank, alpha, steps):
+    """What is wrong with an adapter that was trained on a small GPT; "" if nothing, None for a stub."""
+    torch.manual_seed(0)
+    model = GPT(Config(vocabulary=len(text.VOCABULARY), **sizes))
+    data = text.batch(town.sample_frames(8, 0), REGISTERS["medical"], 0)
+    before = {name: (p, p.detach().clone()) for name, p in model.named_parameters()}
+    start, drawn, wrong = train.loss(model, data.tokens, data.mask).item(), [], []
+
+    def draw():
+        drawn.append(data)
+        return data
+
+    def compare(optimizer, *_):  # the gradients at hand with those of the loss
+        factors = [p for n, p in model.named_parameters() if "lora_" in n and p.grad is not None]
+        if factors:
+            right = torch.autograd.grad(train.loss(model, data.tokens, data.mask), factors)
+            wrong.append(not all(torch.allclose(p.grad, g, atol=1e-6)
+                                 for p, g in zip(factors, right, strict=True)))
+
+    hook = register_optimizer_step_pre_hook(compare)
+    try:
+        returned = train_lora(model, draw, rank, alpha, 0.01, steps)
+    finally:
+        hook.remove()
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
+    if returned is None and not layers:
+        return None
+    if not layers:
+        return "the model has no adapter: attach one"
+    moved = [name for name, (p, old) in before.items() if not torch.equal(p, old)]
+    thawed = [name for name, (p, _) in before.items() if p.requires_grad]
+    still = [f"{n}.{f}" for n, m in layers.items() for f in ("lora_A", "lora_B")
+             if getattr(m, f).grad is None and not getattr(m, f).any()]
+    count = 6 * sizes["layers"]
+    now = train.loss(model, data.tokens, data.mask).item()
+    problems = (
+        (moved, f"{moved[:1]} of the base has moved"),
+        (thawed, f"{thawed[:1]} of the base is trainable"),
+        (len(layers) != count, f"{len(layers)} layers have an adapter, expected all {count} linear ones of the "
+                               "blocks"),
+        (any((m.rank, m.alpha) != (rank, alpha) for m in layers.values()),
+         f"the adapter should have rank {rank} and alpha {alpha}"),
+        (not drawn, "no batch was drawn: each step needs one, draw()"),
+        (not any(m.lora_B.any() for m in layers.values()),
+         f"after {steps} steps every lora_B is still zero. What does the optimizer hold, and when does it step?"),
+        (still, f"{still[:1]} has not moved"),
+        (len(drawn) != steps, f"expected {steps} batches, one a step, got {len(drawn)}"),
+        (wrong[:1] == [True], "at the first step the gradients are not those of train.loss(model, tokens, mask)"),
+        (any(wrong), "from the second step on the gradients are not those of the batch at hand"),
+        (len(wrong) != steps, f"expected {steps} steps of the optimizer, got {len(wrong)}"),
+        (not now < start, f"the loss went from {start:.2f} to {now:.2f}: it should fall"),
+        (not hasattr(returned, "__len__") or len(returned) != steps, f"return the losses, one a step: {steps}"),
+        (not all(isinstance(x, float) for x in returned or ()), "return the losses as floats: loss.item()"),
+    )
+    return next((words for bad, words in problems if bad), "")
