@@ -28,8 +28,13 @@ VERSION, SUITE = "%d.%d" % sys.version_info[:2], ["tests", "lessons", "faults", 
 Trouble = SystemExit  # raised with a text: Python prints it and ends with status 1
 PIP = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
 SLIDER = "application/vnd.jupyter.widget-view+json"  # the kind of output that a slider is
-CALM = {"IPKernelApp": {"log_level": 40}}  # else kernels warn of eavesdroppers in this machine
-NO_NEWS = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+SETTINGS = {  # no news; no warnings of eavesdroppers in this machine; sliders that survive a save
+    "etc/jupyter/labconfig/page_config.json":
+        {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
+    "jupyter/ipythondir/profile_default/ipython_kernel_config.json":
+        {"IPKernelApp": {"log_level": 40}},
+    "share/jupyter/lab/settings/overrides.json":
+        {"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True}}}
 HELP = """commands:
   (none)  Set up .venv, copy new notebooks into my_notebooks/, open JupyterLab. At first 2 to 10
           minutes and 2 GB of disk (more with an NVIDIA GPU), later seconds. Ctrl-C closes it.
@@ -163,8 +168,6 @@ def setup(extras, torch, verbose):
     want["torch"] = install_torch(stamp.get("torch", torch), verbose)
     course = PIP + ["-e", ".[%s]" % ",".join(want["extras"])]
     step("Step 3 of 3: JupyterLab and the course (1 to 3 minutes)", course, verbose)
-    write_json(VENV / "etc/jupyter/labconfig/page_config.json", NO_NEWS)
-    write_json(VENV / "jupyter/ipythondir/profile_default/ipython_kernel_config.json", CALM)
     write_json(STAMP, want)
     print("Set up in %d s." % (time.time() - began))
 
@@ -233,6 +236,8 @@ def main():
     if rest and not testing:
         parser.error("unknown: " + " ".join(rest))
     setup(["notebooks", "test"] if testing else ["notebooks"], options.torch, options.verbose)
+    for path, content in SETTINGS.items():  # an environment from before may lack some
+        write_json(VENV / path, content)
     if testing:
         nbval = "--nbval" if sys.platform == "linux" else "--nbval-lax"
         print("Running the tests; %s: only on Linux are the notebooks' outputs compared." % nbval)

@@ -16,7 +16,7 @@ MAY = {  # a room or file: what of lora_mini it may import
     "audit": GROUND | {"model", "variants"},
     "lab": GROUND | {"model", "variants", "world", "lab", ""},
     "desk": GROUND | {"desk"},
-    "checks": GROUND | {"desk", "checks", "audit", ""},
+    "checks": GROUND | {"desk", "checks", "audit", "world", ""},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
