@@ -90,9 +90,10 @@ class LoRALinear(nn.Module):
         """W + update, rounded to W's dtype once, after the addition; autocast has no say in it."""
         W = _dense(self.base)
         kind = W.device.type
-        known = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind if known else "cpu", enabled=False):
-            return (W.to(_wide(W)) + self.update().to(_wide(W))).to(W.dtype)
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._sum()
+        return (W.to(_wide(W)) + self.update().to(_wide(W))).to(W.dtype)
 
     def _cached(self):
         """The sum, kept as long as nothing that it is made of has changed."""

@@ -45,7 +45,8 @@ def folder(tmp_path_factory):
         environment = start.child_env()
     labconfig = start.Path(environment["JUPYTER_CONFIG_DIR"]) / "labconfig"
     labconfig.mkdir(parents=True)
-    (labconfig / "page_config.json").write_text(json.dumps(start.NO_NEWS))
+    page = start.SETTINGS["etc/jupyter/labconfig/page_config.json"]
+    (labconfig / "page_config.json").write_text(json.dumps(page))
     return root, environment
 
 
