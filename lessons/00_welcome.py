@@ -8,7 +8,7 @@
 # - **judge** the picture of "altering a suit" by what a patch really does;
 # - **use** this course: its sliders, bets, exercises and verdicts.
 #
-# You need Python, and you should have met arrays in NumPy. About 20 minutes to study.
+# You need Python, and you should have met arrays in NumPy. About 50 minutes to study.
 
 # %%
 import numpy as np

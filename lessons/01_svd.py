@@ -9,7 +9,7 @@
 # - **compute** an SVD by power iteration, and check it against NumPy;
 # - **say** what in an SVD is fixed and what is a matter of choice.
 #
-# You need NumPy, matrix products, and the length and the scalar product of vectors. About 30 minutes to
+# You need NumPy, matrix products, and the length and the scalar product of vectors. About 60 minutes to
 # study.
 
 # %% [markdown]

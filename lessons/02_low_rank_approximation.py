@@ -10,7 +10,7 @@
 # - **make** a rank slider in six lines, and say why factors beat pictures on the way to the screen;
 # - **recognise** the matrices that low rank shortens badly.
 #
-# You need NumPy, matrix products, and the SVD from notebook 01. About 40 minutes to study.
+# You need NumPy, matrix products, and the SVD from notebook 01. About 80 minutes to study.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.

@@ -9,7 +9,7 @@
 # - **explain** why exactly one factor starts at zero, and what the other one does meanwhile;
 # - **predict** what the scale alpha/r does to the first steps at ranks 1 to 64, under Adam and under SGD.
 #
-# You need NumPy, gradients of matrix products, and the truncated SVD from notebook 02. About 40 minutes
+# You need NumPy, gradients of matrix products, and the truncated SVD from notebook 02. About 85 minutes
 # to study.
 
 # %% [markdown]

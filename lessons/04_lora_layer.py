@@ -9,7 +9,7 @@
 # - **attach, train, merge, unmerge and detach** it, and prove that the base never changed a bit;
 # - **recognise** anybody's A, B and alpha as the same layer, and catch a start that nobody notices.
 #
-# You need notebook 03 and a little PyTorch: `nn.Module`, an optimiser, `backward()`. About 40 minutes to
+# You need notebook 03 and a little PyTorch: `nn.Module`, an optimiser, `backward()`. About 90 minutes to
 # study.
 
 # %% [markdown]

@@ -9,7 +9,7 @@
 # - **build** a small transformer, and check its parts against PyTorch's own;
 # - **train** it from nothing towards the floor, and **say** what it knows then and what not.
 #
-# You need notebook 04 and the idea of next-word prediction. About 40 minutes to study.
+# You need notebook 04 and the idea of next-word prediction. About 65 minutes to study.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.

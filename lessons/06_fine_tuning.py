@@ -10,7 +10,7 @@
 # - **read** fit against forgetting as a frontier, and not as one number;
 # - **use** two remedies against forgetting that cost a line each.
 #
-# You need notebooks 04 and 05. About 40 minutes to study.
+# You need notebooks 04 and 05. About 90 minutes to study.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.

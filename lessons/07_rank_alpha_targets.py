@@ -9,7 +9,7 @@
 # - **choose** alpha's law, the learning rate and the targets from measurements, not from habit;
 # - **count** what a higher rank costs.
 #
-# You need notebooks 03 and 06. About 40 minutes to study.
+# You need notebooks 03 and 06. About 110 minutes to study.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.

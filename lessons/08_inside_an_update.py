@@ -10,7 +10,7 @@
 # - **compare** the directions of two updates with what chance alone would give;
 # - **test** a published picture, new directions that make a model forget, with controls.
 #
-# You need notebooks 02 and 06. About 40 minutes to study.
+# You need notebooks 02 and 06. About 115 minutes to study.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.

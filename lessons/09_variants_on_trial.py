@@ -9,7 +9,7 @@
 # - **run** a fair trial: one sweep, one budget, seeds, and the costs beside the quality;
 # - **read** a paper about a variant, and know which questions to ask.
 #
-# You need notebooks 04, 06 and 07. About 40 minutes to study.
+# You need notebooks 04, 06 and 07. About 95 minutes to study.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.
