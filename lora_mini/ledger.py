@@ -5,6 +5,9 @@ counted: they depend on the batch, and LoRA does not spare them.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
+
+from torch import nn
 
 STATES = {"adam": 2, "adamw": 2, "momentum": 1, "sgd": 0}  # extra numbers per trained parameter
 
@@ -31,8 +34,10 @@ def ledger(model, optimizer="adamw"):
     A gradient has its parameter's dtype and so have the optimiser's states: two for Adam and AdamW
     (Kingma and Ba 2015, algorithm 1), one for SGD with momentum, none for SGD. Adam's step counter,
     one number per tensor, is left out. Tied weights count once.
-    Raises ValueError for another optimiser.
+    Raises ValueError for another optimiser, TypeError for what is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if optimizer not in STATES:
         raise ValueError(f"optimizer must be one of {', '.join(STATES)}, got {optimizer!r}")
     everything = list(model.parameters())  # each tensor once, however many names it has
@@ -48,5 +53,11 @@ def ledger(model, optimizer="adamw"):
 
 
 def lora_parameters(d_out, d_in, rank):
-    """The numbers in one adapter of a (d_out, d_in) matrix: rank (d_in + d_out)."""
+    """The numbers in one adapter of a (d_out, d_in) matrix: rank (d_in + d_out).
+
+    Raises ValueError unless all three are whole numbers from 1 up.
+    """
+    if not all(isinstance(n, Integral) and n >= 1 for n in (d_out, d_in, rank)):
+        raise ValueError("d_out, d_in and rank must be whole numbers from 1 up, got "
+                         f"{d_out!r}, {d_in!r} and {rank!r}")
     return rank * (d_in + d_out)

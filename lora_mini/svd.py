@@ -46,8 +46,7 @@ def energy_kept(S, rank):
     if not 0 <= rank <= len(S):
         raise ValueError(f"rank must be between 0 and {len(S)}, the number of singular values, "
                          f"got {rank}")
-    total = np.sum(S**2)
-    return float(np.sum(S[:rank] ** 2) / total) if total else 1.0
+    return float(np.sum(S[:rank] ** 2) / np.sum(S**2)) if S[0] else 1.0
 
 
 def rank_for_error(S, error):
@@ -69,9 +68,10 @@ def effective_rank(S):
     Raises ValueError for a zero matrix, which has none.
     """
     S = _singular_values(S)
-    if not S.any():
+    if not S[0]:
         raise ValueError("a zero matrix has no effective rank: all its singular values are 0")
-    p = S[S > 0] / S.sum()
+    p = S / S.sum()
+    p = p[p > 0]
     return float(np.exp(-np.sum(p * np.log(p))))
 
 
@@ -84,23 +84,26 @@ def randomized_svd(X, rank, *, oversample=10, power_iterations=2, seed=0):
     """
     X = _matrix(X)
     _check_rank(rank, X.shape)
+    size = np.frexp(np.abs(X).max())[1]  # a power of two: taken out and put back without rounding,
+    X = np.ldexp(X, -size)  # it keeps the products from overflowing
     if oversample < 0 or power_iterations < 0:
         raise ValueError("oversample and power_iterations must be 0 or more, "
                          f"got {oversample} and {power_iterations}")
     columns = min(rank + oversample, *X.shape)
-    start = np.random.default_rng(seed).standard_normal((X.shape[1], columns))
+    start = np.random.default_rng(seed).standard_normal((X.shape[1], columns)).astype(X.dtype)
     Q, _ = np.linalg.qr(X @ start)  # (m, columns)
     for _ in range(power_iterations):  # each pass damps the small directions once more
         Q, _ = np.linalg.qr(X.T @ Q)
         Q, _ = np.linalg.qr(X @ Q)
     U, S, Vt = np.linalg.svd(Q.T @ X, full_matrices=False)  # a small problem: (columns, n)
-    return Q @ U[:, :rank], S[:rank], Vt[:rank]
+    return Q @ U[:, :rank], np.ldexp(S[:rank], size), Vt[:rank]
 
 
 def _matrix(X):
     X = np.asarray(X)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"expected a matrix with two axes and at least one entry, got {X.shape}")
+    _check_real(X)
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
     if not np.isfinite(X).all():
         raise ValueError("the matrix holds NaN or infinity: its SVD does not exist")
@@ -113,8 +116,18 @@ def _check_rank(rank, shape):
                          f"got {rank!r}")
 
 
+def _check_real(X):
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"expected real numbers, got an array of dtype {X.dtype}")
+
+
 def _singular_values(S):
-    S = np.asarray(S, dtype=np.float64)
-    if S.ndim != 1 or not len(S) or (S < 0).any() or (np.diff(S) > 0).any():
-        raise ValueError("expected singular values: one axis, none negative, largest first")
-    return S
+    """Singular values, checked, and divided by the largest so that no square over- or underflows:
+    what is computed from them here is the same for c S, whatever c > 0 is."""
+    S = np.asarray(S)
+    _check_real(S)
+    S = S.astype(np.float64)
+    if S.ndim != 1 or not len(S) or not np.isfinite(S).all() or (S < 0).any() \
+            or (np.diff(S) > 0).any():
+        raise ValueError("expected singular values: one axis, finite, none negative, largest first")
+    return S / S[0] if S[0] else S

@@ -1,105 +1,183 @@
 """Bets: the reader says a number first, sees the measurement, and how far off the bet was.
 
-They are kept in bets.json, in the folder that LORA_MINI_HOME names (else ~/.lora_mini), and are
-read again at the end of the course. A bet never blocks: None is always a fine answer.
+Each is a small file of its own in the folder `bets` of `home()`, so that two notebooks at once lose
+nothing, and they are read again at the end of the course. A bet never blocks and never raises:
+None is always a fine answer, and whatever can't be noted gets a sentence.
 """
 
 import json
+import math
 import os
-from numbers import Real
+import uuid
+from numbers import Integral, Real
 from pathlib import Path
+from urllib.parse import quote
+
+from lora_mini.desk.intervals import interval
+
+STOPPED = "a run above was stopped. Run its cell again, then this one."
 
 
 def home():
-    """The reader's own folder for bets: LORA_MINI_HOME, else ~/.lora_mini."""
-    return Path(os.environ.get("LORA_MINI_HOME") or Path.home() / ".lora_mini")
+    """The reader's own folder: LORA_MINI_HOME, else ~/.lora_mini.
+
+    Raises RuntimeError where no home folder can be found.
+    """
+    return Path(os.environ.get("LORA_MINI_HOME") or "~/.lora_mini").expanduser()
 
 
 def bet(name, guess=None, *, choices=None):
-    """Note the reader's guess under `name`: a number, or one of `choices`; None is no bet yet.
+    """Note the reader's guess under `name`: a number, or one of `choices`.
 
-    `name` may also be a dictionary of bets, name to guess, which share the choices.
+    None is no bet, and takes an earlier one of that name back. `name` may also be a dictionary of
+    bets, name to guess, which share the choices: all are noted, or none.
     """
-    guesses = dict(name) if isinstance(name, dict) else {name: guess}
-    placed = {key: value for key, value in guesses.items() if value is not None}
-    for key, value in placed.items():
-        if problem := _problem(value, choices):
-            print(f"This bet can't be noted ({key}): {problem}")
+    placed = {}
+    for key, value in name.items() if isinstance(name, dict) else [(name, guess)]:
+        value, problem = _guess(value, choices)
+        if not isinstance(key, str) or not key:
+            problem = f"its name must be a text, got {key!r:.60}"
+        if problem:
+            print(f"This bet can't be noted ({key!s:.60}): {problem}. What you bet before stands.")
             return
-    if placed:
-        _write(_read() | {key: {"guess": value} for key, value in placed.items()})
+        placed[key] = value
+    back = 0
+    for key, value in placed.items():
+        if value is None:
+            back += _take_back(key)
+        elif not _write(key, {"guess": value}):
+            return  # it said why
     if isinstance(name, dict):
-        print(f"{len(placed)} of {len(guesses)} bets placed. None means no bet; you can come back.")
-    elif guess is None:
-        print("No bet yet: put your guess in place of None and run this again, or just read on.")
+        count = sum(value is not None for value in placed.values())
+        print(f"{count} of {len(placed)} bets placed. None means no bet; you can come back.")
+    elif placed[name] is not None:
+        print(f"Your bet: {_text(placed[name])}. It is settled further down.")
+    elif back:
+        print("Your bet is taken back.")
     else:
-        print(f"Your bet: {_text(guess)}. It is settled further down.")
+        print("No bet yet: put your guess in place of None and run this again, or just read on.")
 
 
-def settle(name, outcome, *, unit="", within=0.25, only_if_placed=False):
+def settle(name, outcome, *, unit="", within=0.25, lead=None, of=(), only_if_placed=False):
     """Print the outcome beside the bet of that name, and note whether it came close.
 
     A number is close if it is off by at most `within` of the outcome; a choice, if it is the one.
+    lead: by how much the outcome is ahead of its nearest rival, one number a seed. Where the
+    interval of 95 percent around their mean reaches 0, it is too close to call, and nobody has
+    won or lost. of: the runs that the outcome rests on; if one was stopped, or the outcome is no
+    finite number, the bet stays open.
     """
     unit = f" {unit}" if unit else ""
-    outcome = outcome if isinstance(outcome, str) else float(outcome)
-    record = _read().get(name)
+    outcome = str(outcome) if isinstance(outcome, str) else float(outcome)
+    if not whole(of) or isinstance(outcome, float) and not math.isfinite(outcome):
+        if not only_if_placed:
+            print(f"Not settled: {STOPPED}")
+        return
+    answer = f"The answer: {_text(outcome)}{unit}"
+    unsure = lead is not None and interval(lead).low <= 0
+    if unsure:
+        answer = (f"Too close to call at {len(lead)} seeds: {_text(outcome)}{unit} is ahead, but "
+                  "the interval reaches its rival")
+    record = _read(name)
     if not record:
-        if only_if_placed:
-            return
-        print(f"The answer: {_text(outcome)}{unit}. You placed no bet.")
+        if not only_if_placed:
+            print(f"{answer}. You placed no bet.")
         return
     guess = record["guess"]
-    if isinstance(outcome, str) or isinstance(guess, str):
+    if unsure:
+        close, how = None, "neither won nor lost"
+    elif isinstance(outcome, str) or isinstance(guess, str):
         close, how = guess == outcome, "right" if guess == outcome else "not this time"
     else:
         close = abs(guess - outcome) <= within * abs(outcome)
         how = f"off by {_text(abs(guess - outcome))}{unit}, " + ("close" if close else "not close")
-    print(f"The answer: {_text(outcome)}{unit}. Your bet: {_text(guess)}{unit}: {how}.")
-    _write(_read() | {name: {"guess": guess, "outcome": outcome, "close": close}})
+    print(f"{answer}. Your bet: {_text(guess)}{unit if not isinstance(guess, str) else ''}: {how}.")
+    _write(name, {"guess": guess, "outcome": outcome, "close": close})
 
 
-def _problem(guess, choices):
+def whole(runs):
+    """Whether every run came to its end: runs, or a dictionary of them, that know `whole`."""
+    return all(run.whole for run in (runs.values() if isinstance(runs, dict) else runs))
+
+
+def _guess(value, choices):
+    """(the guess as JSON can hold it, what is wrong with it)."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # a scalar of NumPy or PyTorch
+    if value is None:
+        return None, ""
     if choices is not None:
-        return "" if guess in choices else f"expected one of {', '.join(choices)}, got {guess!r}"
-    number = isinstance(guess, Real) and not isinstance(guess, bool)
-    return "" if number else f"expected a number, got {guess!r}"
+        if isinstance(value, str) and value in choices:
+            return str(value), ""
+        return None, f"expected one of {', '.join(map(repr, choices))}, got {value!r:.60}"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None, f"expected a number, got {value!r:.60}"
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        return None, "expected a number that is finite and below 1e308"
+    return int(number) if isinstance(value, Integral) and abs(number) < 2**53 else number, ""
 
 
 def _text(value):
     if isinstance(value, str):
         return value
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
 
 
-def _read():
-    path = home() / "bets.json"
+def _path(name):
+    return home() / "bets" / f"{quote(name, safe=' ')}.json"
+
+
+def _read(name):
+    """What is noted under a name: {"guess": ..., ...}, or {}."""
     try:
+        path = _path(name)
         found = json.loads(path.read_text("utf-8"))
-        if isinstance(found, dict) and all("guess" in record for record in found.values()):
+        kind = type(found["guess"])
+        if kind is str or kind in (int, float) and math.isfinite(found["guess"]):
             return found
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        print(f"Your bets can't be read ({error}); the course goes on without them.")
+    except (OSError, RuntimeError) as error:
+        print(f"Your bet can't be read ({error}); the course goes on without it.")
         return {}
-    except (ValueError, TypeError):
-        pass  # said below, once for both kinds of damage
-    aside = path.with_name("bets.damaged.json")
+    except (ValueError, TypeError, LookupError, OverflowError):
+        pass  # said below, for every kind of damage
+    aside = path.with_suffix(".damaged")
     try:
         path.replace(aside)
-        print(f"Your bets were damaged: they are kept as {aside}, and a new page begins.")
+        print(f"This bet's file was damaged: it is kept as {aside}; bet again if you like.")
     except OSError as error:
-        print(f"Your bets are damaged and can't be moved aside ({error}).")
+        print(f"This bet's file is damaged and can't be moved aside ({error}).")
     return {}
 
 
-def _write(bets):
-    path = home() / "bets.json"
+def _write(name, record):
+    """Whether the record is kept; if not, says why."""
     try:
+        path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name("bets.json.new")  # written whole, then moved: never half a file
-        draft.write_text(json.dumps(bets, indent=1, sort_keys=True), "utf-8")
+        draft = path.with_name(f"{uuid.uuid4().hex}.part")  # written whole, then moved
+        draft.write_text(json.dumps(record), "utf-8")
         draft.replace(path)
-    except OSError as error:
+        return True
+    except (OSError, RuntimeError) as error:
         print(f"Your bet can't be kept ({error}); the course goes on without it.")
+        return False
+
+
+def _take_back(name):
+    """1 if there was a bet of that name, else 0."""
+    try:
+        _path(name).unlink()
+        return 1
+    except FileNotFoundError:
+        return 0
+    except (OSError, RuntimeError) as error:
+        print(f"Your earlier bet can't be taken back ({error}).")
+        return 0

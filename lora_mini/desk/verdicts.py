@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_mini.desk.bets import settle
+from lora_mini.desk.bets import STOPPED, settle, whole
 from lora_mini.desk.intervals import interval
 
 WORDS = ("holds", "holds when", "misleading", "not decided")
@@ -83,13 +83,17 @@ def weigh(claim, effects):
     return Verdict(claim, "holds when", f"{row['when']} {' or '.join(holding)}")
 
 
-def verdict(claim, effects=None, **facts):
+def verdict(claim, effects=None, *, of=(), **facts):
     """Print the claim, what was seen, and the verdict; settle the reader's bet on it, if any.
 
-    A claim of logic takes facts, a measured one effects: see `judge` and `weigh`.
+    A claim of logic takes facts, a measured one effects: see `judge` and `weigh`. of: the runs that
+    they rest on; if one was stopped, no verdict is spoken.
     """
     row = _row(claim, "logic" if effects is None else "measured")
     print(textwrap.fill(f"{claim}: \"{row['says']}\"", 95))
+    if not whole(of):
+        print(f"No verdict: {STOPPED}")
+        return
     if effects is None:
         facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
         lines = [f"{name.replace('_', ' ')}: {SEEN[fact]}" for name, fact in facts.items()]
@@ -104,8 +108,14 @@ def verdict(claim, effects=None, **facts):
     settle(claim, result.word, only_if_placed=True)
 
 
-def expect(sentence, seen):
-    """Print whether what the text leads the reader to expect was seen on this machine."""
+def expect(sentence, seen, *, of=()):
+    """Print whether what the text leads the reader to expect was seen on this machine.
+
+    of: the runs that it rests on; if one was stopped, nothing was seen.
+    """
+    if not whole(of):
+        print(f"Not measured: {STOPPED}")
+        return
     print(f"{'Seen here' if seen else 'NOT seen here'}: {sentence}.")
 
 

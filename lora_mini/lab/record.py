@@ -25,9 +25,12 @@ def load(name):
                                 f"exist; make one with python -m lora_mini.lab {name}")
     try:
         found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("about"), dict):
+            raise ValueError("it says nothing about what made it")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): make it anew with "
-                         f"python -m lora_mini.lab {name}") from None
+        raise ValueError(f"{path} is damaged ({error}): take the file again from where you have "
+                         "the course, or make it anew with python -m lora_mini.lab "
+                         f"{name}") from None
     return found
 
 

@@ -48,9 +48,9 @@ class Trial:
     rate: float
     seed: int
     path: list = field(default_factory=list)
-    target: float = 0.0
-    others: float = 0.0
-    exact: float = 0.0
+    target: float = math.nan
+    others: float = math.nan
+    exact: float = math.nan
     trainable: int = 0
     optimizer_bytes: int = 0
     saved_bytes: int = 0
@@ -85,7 +85,8 @@ def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", ini
 
     init: the seed for the start of A, if not `seed`. clip: the largest gradient norm, or None.
     replay: so many sentences of the base's own styles are mixed in, an eighth of each batch. The
-    last checkpoint is the end of the run: `steps`.
+    last checkpoint is the end of the run: `steps`. A run that was interrupted (see
+    `train.together`) has no figures: what it came to is not a number.
     """
     torch.manual_seed(seed if init is None else init)
     model = prepare(base, method, alpha, targets)
@@ -101,13 +102,17 @@ def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", ini
                         factor=lora_plus() if method.startswith("LoRA+ ") else None,
                         progress=progress, every=every,
                         evaluate=lambda m: probe(m) if next(looks) in checkpoints else None)
-    done.path = [(step, *seen) for step, seen in history.evaluations if seen]
-    done.target, done.others = done.path[-1][1:] if history.whole else probe(model)
-    done.exact = measure.evaluate(model, style, n=200, seed=seed + 1000).exact
     book = ledger(model)
     done.trainable, done.optimizer_bytes = book.trainable, book.optimizer_bytes
-    done.saved_bytes = saved_for_backward(model, data)
     done.seconds_per_step, done.whole = history.seconds_per_step, history.whole
+    done.path = [(step, *seen) for step, seen in history.evaluations if seen]
+    if not done.whole:
+        done.path = done.path or [(0, math.nan, math.nan)]
+        return model, done
+    done.target, done.others = done.path[-1][1:]
+    with train.threads(1):
+        done.exact = measure.evaluate(model, style, n=200, seed=seed + 1000).exact
+        done.saved_bytes = saved_for_backward(model, data)
     return model, done
 
 

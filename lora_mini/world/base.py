@@ -22,7 +22,7 @@ def base_path(preset="laptop"):
     """Where a base is kept: the laptop's beside this file, the GPU's in the reader's own folder."""
     if preset == "laptop":
         return SHIPPED
-    home = Path(os.environ.get("LORA_MINI_HOME") or Path.home() / ".lora_mini")
+    home = Path(os.environ.get("LORA_MINI_HOME") or "~/.lora_mini").expanduser()
     return home / f"base_{preset}.safetensors"
 
 
@@ -51,8 +51,12 @@ def load_base(device=None, path=None):
         larger = base_path(train.preset())
         path = larger if larger.exists() else SHIPPED
     about, state = _read(Path(path))
-    model = GPT(Config(**json.loads(about["config"])))
-    model.load_state_dict(state)
+    try:
+        model = GPT(Config(**json.loads(about["config"])))
+        model.load_state_dict(state)
+    except (TypeError, ValueError, RuntimeError, AttributeError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} is damaged (its config does not fit its numbers: "
+                         f"{str(error).splitlines()[0]:.200}): {_remedy(Path(path))}") from None
     return model.to(train.device() if device is None else device).eval()
 
 
@@ -70,23 +74,31 @@ def describe(path=SHIPPED):
 def _read(path):
     """(metadata, tensors by name), both checked."""
     if not path.exists():
-        raise FileNotFoundError(f"there is no base at {path}: make it with {COMMAND}")
+        raise FileNotFoundError(f"there is no base at {path}: {_remedy(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): make it anew with {COMMAND}") from None
+        raise ValueError(f"{path} is damaged ({error}): {_remedy(path)}") from None
     if missing := {"config", "town", "digest"} - about.keys():
-        raise ValueError(f"{path} is no base: its metadata lack {', '.join(sorted(missing))}; "
-                         f"make one with {COMMAND}")
+        raise ValueError(f"{path} is no base, its metadata lack {', '.join(sorted(missing))}: "
+                         f"{_remedy(path)}")
     if about["digest"] != _digest(state):
-        raise ValueError(f"{path} is damaged (its numbers are not those that were written): make "
-                         f"it anew with {COMMAND}")
+        raise ValueError(f"{path} is damaged (its numbers are not those that were written): "
+                         f"{_remedy(path)}")
     if about["town"] != (here := text.fingerprint()):
-        raise ValueError(f"{path} was made for another town: its fingerprint is {about['town']}, "
-                         f"this one's {here}; make a base for this one with {COMMAND}")
+        raise ValueError(f"{path} was made for another town (its fingerprint is {about['town']}, "
+                         f"this one's {here}): {_remedy(path)}")
     return about, state
+
+
+def _remedy(path):
+    """What to do about a base that can't be read."""
+    if path.resolve() == SHIPPED.resolve():  # trained anew, it would not be the records' base
+        return ("take this file again from where you have the course (git restore, or download "
+                "it); the recorded figures belong to just this base, so don't train another")
+    return f"make it anew with {COMMAND}, or delete it to work with the base that ships"
 
 
 def _digest(state):

@@ -8,7 +8,9 @@ import contextlib
 import math
 import os
 import random
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -41,6 +43,50 @@ def preset():
     return name
 
 
+@contextlib.contextmanager
+def threads(count):
+    """Inside, PyTorch computes with so many threads; afterwards with as many as before.
+
+    A model as small as the town's is no faster with two, and many times slower when the machine has
+    other work to do: the threads of a product then wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_together = []  # one entry for each `together` that is open: has somebody asked it to stop?
+
+
+@contextlib.contextmanager
+def together():
+    """Runs that are judged together: the stop button (Ctrl+C) ends this one and all that follow.
+
+    Those come back as interrupted as the first, so that no later cell meets a missing name; and
+    `expect`, `verdict` and `settle`, told of the runs, judge nothing. A second Ctrl+C is the usual
+    KeyboardInterrupt.
+    """
+    def stop(number, frame):
+        if _together[-1]:
+            raise KeyboardInterrupt
+        _together[-1] = True
+
+    hears = threading.current_thread() is threading.main_thread()  # others get no signals
+    before = signal.signal(signal.SIGINT, stop) if hears else None
+    _together.append(False)
+    try:
+        yield
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        if _together.pop():
+            print("Stopped: no run of this cell trains on, and nothing is judged from it. To have "
+                  "it whole, run the cell again.")
+
+
 @dataclass
 class History:
     """What a run of `fit` went through."""
@@ -71,9 +117,10 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
     after the last. progress: show a bar for what takes over 2 s; None means in a terminal or a
     notebook, where LORA_MINI_PROGRESS=0 hides it.
 
-    An interruption (Ctrl+C, the stop button) ends the run; the History says so, and the model can
-    be used. Raises ValueError or TypeError for arguments that can't be, FloatingPointError when
-    the loss is no finite number.
+    It computes with one thread (see `threads`), wherever it was called from. An interruption
+    (Ctrl+C, the stop button) ends the run; the History says so, and the model can be used. For
+    several runs in one cell see `together`. Raises ValueError or TypeError for arguments that can't
+    be, FloatingPointError when the loss is no finite number.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     _check(trained, batches, steps, rate)
@@ -82,15 +129,18 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
     optimizer = torch.optim.AdamW(_groups(trained, factor), lr=rate, weight_decay=weight_decay)
     model.train()
     try:
-        for step in _bar(steps, progress):
-            start = time.perf_counter()
-            now = rate_at(step, steps, rate, warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = now * group["factor"]
-            history.losses.append(_step(model, optimizer, batches(rng), clip, step, now))
-            history.seconds += time.perf_counter() - start
-            if evaluate and ((step + 1) % every == 0 or step + 1 == steps):
-                history.evaluations.append((step + 1, evaluate(model)))
+        with threads(1):
+            for step in _bar(steps, progress):
+                if any(_together):
+                    raise KeyboardInterrupt
+                start = time.perf_counter()
+                now = rate_at(step, steps, rate, warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = now * group["factor"]
+                history.losses.append(_step(model, optimizer, batches(rng), clip, step, now))
+                history.seconds += time.perf_counter() - start
+                if evaluate and ((step + 1) % every == 0 or step + 1 == steps):
+                    history.evaluations.append((step + 1, evaluate(model)))
     except KeyboardInterrupt:
         history.interrupted = True
     finally:

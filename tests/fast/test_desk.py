@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from fractions import Fraction
+from pathlib import Path
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -14,6 +16,7 @@ import nbconvert
 import nbformat
 import numpy as np
 import pytest
+import torch
 
 from lora_mini import svd
 from lora_mini.desk import bets, figures, intervals, sliders, verdicts
@@ -181,8 +184,8 @@ def test_a_bet_is_noted_and_settled_in_place(home, capsys):
                     "The answer: 31 percent. Your bet: 30 percent: off by 1 percent, close."]
     bets.settle("x", 41)
     assert "not close" in capsys.readouterr().out
-    assert json.loads((home / "bets.json").read_text("utf-8")) == {
-        "x": {"guess": 30, "outcome": 41.0, "close": False}}
+    assert json.loads((home / "bets" / "x.json").read_text("utf-8")) == {
+        "guess": 30, "outcome": 41.0, "close": False}
 
 
 def test_no_bet_never_blocks_and_writes_nothing(home, capsys):
@@ -204,48 +207,164 @@ def test_a_choice_is_right_or_not_and_a_wrong_kind_is_refused(home, capsys):
     bets.bet("y", guess=True)
     said = capsys.readouterr().out
     assert "not this time" in said and "right" in said
-    assert "expected one of A, B, got 'C'" in said
+    assert "expected one of 'A', 'B', got 'C'" in said
     assert "expected a number, got 'many'" in said and "got True" in said
-    assert bets._read()["x"]["guess"] == "A" and "y" not in bets._read()
+    assert bets._read("x")["guess"] == "A" and not bets._read("y")
+
+
+def test_none_takes_an_earlier_bet_back(home, capsys):
+    bets.bet("x", 3)
+    bets.bet("x", None)
+    bets.settle("x", 3)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Your bet is taken back.", "The answer: 3. You placed no bet."]
+
+
+@pytest.mark.parametrize("guess, kept", [
+    (np.float64(2.5), 2.5), (np.int64(7), 7), (np.float32(0.5), 0.5), (np.array(3), 3),
+    (torch.tensor(1.5), 1.5), (Fraction(1, 4), 0.25), (10**20, 1e20), (-0.0, 0.0)])
+def test_whatever_is_a_number_can_be_bet(home, capsys, guess, kept):
+    bets.bet("x", guess)
+    assert bets._read("x") == {"guess": kept}
+    bets.settle("x", 1e20)
+    assert "The answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("guess", [
+    float("nan"), float("inf"), 10**400, np.array([1, 2]), torch.ones(2), [3], {}, 1j, np.True_,
+    object(), np.nan, "5"])
+def test_what_cannot_be_bet_gets_a_sentence_and_the_earlier_bet_stands(home, capsys, guess):
+    bets.bet("x", 3)
+    bets.bet("x", guess)
+    bets.bet({"x": 4, "y": guess})
+    bets.bet("x", guess, choices=("A", "B"))
+    said = capsys.readouterr().out
+    assert said.count("can't be noted") == 3 and said.count("Your bet") == 1
+    assert bets._read("x") == {"guess": 3} and not bets._read("y")
+
+
+@pytest.mark.parametrize("name", [3, None, "", ("x",), np.array([1, 2])])
+def test_a_name_that_is_no_text_gets_a_sentence(home, capsys, name):
+    bets.bet(name, 3)
+    assert "its name must be a text" in capsys.readouterr().out
 
 
 def test_many_bets_at_once(home, capsys):
     bets.bet({"C1": "holds", "C2": None}, choices=verdicts.WORDS)
     assert capsys.readouterr().out.startswith("1 of 2 bets placed.")
-    assert list(bets._read()) == ["C1"]
+    assert bets._read("C1") and not bets._read("C2")
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]", '{"x": 3}', "\x00"])
+@pytest.mark.parametrize("damage", [
+    "{", "[1]", '{"x": 3}', "\x00", "3", "null", '{"guess": NaN}', '{"guess": [1]}',
+    '{"guess": true}', '{"guess": 1' + "0" * 400 + "}", "[" * 100])
 def test_a_damaged_file_is_kept_aside_and_said_so(home, capsys, damage):
-    home.mkdir()
-    (home / "bets.json").write_text(damage, "utf-8")
     bets.bet("x", guess=1)
+    (home / "bets" / "x.json").write_text(damage, "utf-8")
+    bets.settle("x", 1)
     assert "damaged" in capsys.readouterr().out
-    assert (home / "bets.damaged.json").read_text("utf-8") == damage
-    assert bets._read()["x"]["guess"] == 1
+    assert (home / "bets" / "x.damaged").read_text("utf-8") == damage
+    bets.bet("x", guess=2)
+    assert bets._read("x")["guess"] == 2
 
 
 def test_where_nothing_can_be_written_the_course_goes_on(tmp_path, monkeypatch, capsys):
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("LORA_MINI_HOME", str(tmp_path / "a file" / "below"))
     bets.bet("x", guess=1)
+    said = capsys.readouterr().out
+    assert "can't be kept" in said and "Your bet: 1" not in said
     bets.settle("x", 1)
-    assert "can't be" in capsys.readouterr().out
+    assert "The answer: 1." in capsys.readouterr().out
+
+
+def test_without_a_home_folder_the_course_goes_on(monkeypatch, capsys):
+    monkeypatch.delenv("LORA_MINI_HOME", raising=False)
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    bets.bet("x", guess=1)
+    bets.bet("x", guess=None)
+    bets.settle("x", 1)
+    said = capsys.readouterr().out
+    assert "can't be kept" in said and "Your bet: 1" not in said and "The answer: 1" in said
+
+
+def test_a_tilde_means_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("LORA_MINI_HOME", "~/bets of mine")
+    assert bets.home() == tmp_path / "bets of mine"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "50 % of \"all\": <é>?*|", "con", "x" * 300])
+def test_a_name_never_leaves_its_folder(home, capsys, name):
+    bets.bet(name, 3)
+    kept = [path for path in home.rglob("*") if path.is_file()]
+    assert {path.parent for path in kept} <= {home / "bets"}
+    assert kept or "can't be kept" in capsys.readouterr().out
+
+
+def test_two_processes_at_once_lose_no_bet(home):
+    code = ("import sys; from lora_mini.desk.bets import bet\n"
+            "for i in range(60): bet(f'{sys.argv[1]} {i}', i)")
+    both = [subprocess.Popen([sys.executable, "-c", code, name], stdout=subprocess.DEVNULL)
+            for name in "ab"]
+    assert [process.wait() for process in both] == [0, 0]
+    assert all(bets._read(f"{name} {i}") == {"guess": i} for name in "ab" for i in range(60))
+    assert len(list((home / "bets").iterdir())) == 120
+
+
+def test_where_the_interval_reaches_the_rival_it_is_too_close_to_call(home, capsys):
+    bets.bet("x", "A", choices=("A", "B"))
+    bets.settle("x", "A", lead=[0.2, -0.1, 0.3])
+    assert json.loads((home / "bets" / "x.json").read_text("utf-8"))["close"] is None
+    bets.settle("x", "A", lead=[0.2, 0.21, 0.22])
+    bets.settle("y", "A", lead=[-1.0, 1.0])
+    said = capsys.readouterr().out.splitlines()[1:]
+    assert said[0].startswith("Too close to call at 3 seeds: A is ahead")
+    assert said[0].endswith("Your bet: A: neither won nor lost.")
+    assert said[1] == "The answer: A. Your bet: A: right."
+    assert said[2].endswith("You placed no bet.")
+
+
+class Run:
+    def __init__(self, whole):
+        self.whole = whole
+
+
+@pytest.mark.parametrize("runs", [[Run(True), Run(False)], {"a": Run(False)}])
+def test_from_a_stopped_run_nothing_is_settled_seen_or_judged(home, capsys, runs):
+    bets.bet("x", 3)
+    bets.bet("C1", "holds", choices=verdicts.WORDS)
+    capsys.readouterr()
+    bets.settle("x", 3, of=runs)
+    bets.settle("x", float("nan"))
+    verdicts.expect("it falls", True, of=runs)
+    verdicts.verdict("C1", **{fact: True for fact in GOOD["C1"]}, of=runs)
+    said = capsys.readouterr().out
+    assert said.count("was stopped") == 4 and "Verdict: C1" not in said and "Seen" not in said
+    assert bets._read("x") == {"guess": 3} and bets._read("C1") == {"guess": "holds"}
+    verdicts.expect("it falls", True, of=[Run(True)])
+    assert capsys.readouterr().out == "Seen here: it falls.\n"
 
 
 # Verdicts
 
 GOOD = {"C1": ("base_unchanged", "only_factors_moved", "in_place_round_trip_exact"),
         "C2": ("update_has_at_most_rank_r", "fewer_numbers", "dense_update_has_at_most_rank_r"),
-        "C19": ("suit_untouched", "patch_is_thin", "patch_sits_at_seams")}
+        "C19": ("suit_untouched", "patch_is_thin", "patch_only_at_named_layers",
+                "few_places_inside_a_layer")}
 
 
 @pytest.mark.parametrize("claim", GOOD)
 def test_each_fact_reversed_turns_the_verdict(claim):
     facts = dict.fromkeys(GOOD[claim], True)
     assert str(verdicts.judge(claim, **facts)) == f"{claim} holds."
-    for number, name in enumerate(GOOD[claim]):
-        word = "holds when" if number == 2 else "misleading"
+    for name in GOOD[claim]:
+        word = "holds when" if name == GOOD[claim][-1] else "misleading"
         reversed_ = verdicts.judge(claim, **facts | {name: False})
         assert reversed_.word == word
         assert verdicts.claims()[claim]["facts"][name]["else"] in str(reversed_)
@@ -363,9 +482,11 @@ def test_intervals_need_two_to_sixteen_finite_values(values):
 
 def test_verdict_prints_facts_and_settles_a_bet_but_raises_nothing(home, capsys):
     bets.bet("C19", guess="holds", choices=verdicts.WORDS)
-    verdicts.verdict("C19", suit_untouched=np.True_, patch_is_thin=True, patch_sits_at_seams=False)
+    verdicts.verdict("C19", suit_untouched=np.True_, patch_is_thin=True,
+                     patch_only_at_named_layers=True, few_places_inside_a_layer=False)
     said = capsys.readouterr().out
-    assert "patch sits at seams: no" in said and "Verdict: C19 holds when thin means" in said
+    assert "few places inside a layer: no" in said
+    assert "Verdict: C19 holds when 'seams' means whole layers" in " ".join(said.split())
     assert "Your bet: holds: not this time" in said
 
 

@@ -64,3 +64,11 @@ def test_tied_weights_count_once_and_the_meta_device_costs_nothing():
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="one of adam.*got 'lion'"):
         ledger(model(), "lion")
+
+
+def test_what_has_no_parameters_to_count_is_refused():
+    with pytest.raises(TypeError, match="must be a torch.nn.Module, got str"):
+        ledger("x")
+    for wrong in ((8, 6, -1), (8, 6, 0), (8, 0, 2), (8, 6, 2.0), (8, 6, None)):
+        with pytest.raises(ValueError, match="whole numbers from 1 up"):
+            lora_parameters(*wrong)

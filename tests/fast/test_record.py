@@ -107,9 +107,10 @@ def test_a_missing_and_a_damaged_record_say_what_to_do(tmp_path, monkeypatch):
         record.load("99")
     monkeypatch.setattr(record, "HERE", tmp_path / "lab")
     (tmp_path / "lab/records").mkdir(parents=True)
-    (tmp_path / "lab/records" / "06.json").write_text('{"about": ')
-    with pytest.raises(ValueError, match="damaged.*python -m lora_mini.lab 06"):
-        record.load("06")
+    for damage in ('{"about": ', "[]", "{}", "3", '{"about": 3}'):
+        (tmp_path / "lab/records" / "06.json").write_text(damage)
+        with pytest.raises(ValueError, match="damaged.*python -m lora_mini.lab 06"):
+            record.load("06")
 
 
 def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path, monkeypatch):

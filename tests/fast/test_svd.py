@@ -117,3 +117,46 @@ def test_other_bad_input_is_refused(call, words):
 def test_integers_and_float32_are_taken_as_they_come():
     np.testing.assert_allclose(svd.low_rank([[1, 2], [2, 4]], 1), [[1, 2], [2, 4]])
     assert svd.low_rank(np.eye(3, dtype=np.float32), 1).dtype == np.float32
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-160, 1e160, 1e200, 1e307])
+def test_sizes_whose_squares_leave_the_range_of_a_float_change_nothing(X, size):
+    values = np.linalg.svd(X, compute_uv=False)
+    values = values / values[0]
+    assert svd.energy_kept(size * values, 2) == pytest.approx(svd.energy_kept(values, 2))
+    assert svd.rank_for_error(size * values, 0.5) == svd.rank_for_error(values, 0.5)
+    assert svd.effective_rank(size * values) == pytest.approx(svd.effective_rank(values))
+    for found in (svd.truncated_svd(size * X / 10, 2), svd.randomized_svd(size * X / 10, 2)):
+        exact = np.linalg.svd(X / 10, compute_uv=False)[:2]
+        np.testing.assert_allclose(found[1] / size, exact, rtol=0.02)
+
+
+def test_the_power_of_two_that_randomized_svd_takes_out_costs_no_digit(X):
+    one, other = svd.randomized_svd(X, 2), svd.randomized_svd(X * 2.0**300, 2)
+    np.testing.assert_array_equal(one[1] * 2.0**300, other[1])
+    np.testing.assert_array_equal(one[0], other[0])
+    assert svd.randomized_svd(np.zeros((4, 3)), 1)[1] == 0
+    assert svd.randomized_svd(np.eye(4, 3, dtype=np.float32), 1)[1].dtype == np.float32
+
+
+def test_a_spectrum_wider_than_floats_counts_as_what_is_seen_of_it():
+    assert svd.effective_rank([1.0, 1e-320, 0.0]) == pytest.approx(1)
+    assert svd.effective_rank([1e300, 1e300, 1e-300]) == pytest.approx(2)
+    assert svd.energy_kept([1e-300, 1e-320], 1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("function", [
+    lambda S: svd.energy_kept(S, 1), lambda S: svd.rank_for_error(S, 0.1), svd.effective_rank])
+@pytest.mark.parametrize("S", [[np.nan, 1.0], [2.0, np.nan], [np.inf, 1.0], [[1.0]], []])
+def test_singular_values_must_be_finite_and_on_one_axis(function, S):
+    with pytest.raises(ValueError, match="one axis, finite"):
+        function(S)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: svd.low_rank(np.eye(3) * 1j, 1), lambda: svd.randomized_svd(np.eye(3) + 0j, 1),
+    lambda: svd.effective_rank([1j]), lambda: svd.low_rank([["a", "b"]], 1),
+    lambda: svd.energy_kept([None], 1)])
+def test_what_is_not_real_is_refused_not_cut(call):
+    with pytest.raises(ValueError, match="expected real numbers, got an array of dtype"):
+        call()

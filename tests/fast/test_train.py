@@ -2,12 +2,14 @@
 
 import math
 import random
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 import lora_mini as lm
+from lora_mini.lab import trials
 from lora_mini.world import base, make_base, measure, text, town, train
 from lora_mini.world.gpt import GPT, Config
 
@@ -328,6 +330,61 @@ def test_make_base_never_overwrites_the_course_s_own_with_another(capsys):
         make_base.make_base(styles=["romance"])
 
 
+def tuned(seed, **options):
+    """One short run of the shipped base, as the lessons make several of in a cell."""
+    return trials.tune(base.shipped(), "LoRA r=1", LEGAL, 1e-3, seed, steps=6, examples=32,
+                       checkpoints=(6,), **options)
+
+
+def test_the_stop_button_ends_every_run_of_a_cell_and_leaves_no_missing_name(monkeypatch, capsys):
+    real, steps = train._step, []
+
+    def stopped(*arguments):
+        steps.append(1)
+        if len(steps) == 9:  # in the third step of the second run
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "_step", stopped)
+    usual = signal.getsignal(signal.SIGINT)
+    with train.together():
+        found = {seed: tuned(seed) for seed in range(4)}
+    assert len(steps) == 9 and signal.getsignal(signal.SIGINT) is usual
+    assert [run.whole for _, run in found.values()] == [True, False, False, False]
+    assert "nothing is judged from it" in capsys.readouterr().out
+    assert math.isnan(found[3][1].target) and math.isnan(found[3][1].path[-1][1])
+    assert math.isfinite(train.loss(found[3][0], DATA.tokens, DATA.mask).item())
+    with train.together():
+        assert tuned(1)[1].whole
+    assert capsys.readouterr().out == ""
+
+
+def test_a_stop_between_two_runs_and_a_second_one(capsys):
+    with train.together():
+        signal.raise_signal(signal.SIGINT)
+        assert not tuned(0)[1].whole
+    with pytest.raises(KeyboardInterrupt), train.together():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert capsys.readouterr().out.count("Stopped") == 2
+
+
+def test_the_town_trains_with_one_thread_and_gives_the_others_back(monkeypatch):
+    seen, real, before = [], train._step, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(train, "_step",
+                            lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+        tuned(0)
+        assert torch.get_num_threads() == 2 and set(seen) == {1}
+        monkeypatch.setattr(train, "_step", lambda *a: math.nan / 0)
+        with pytest.raises(ZeroDivisionError):
+            tuned(0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_interrupted_make_base_writes_nothing(tmp_path, monkeypatch):
     def stopped(*args, **options):
         raise KeyboardInterrupt
@@ -357,15 +414,28 @@ def spoiled(tmp_path, spoil):
     (lambda b: b"", "is damaged"),
     (lambda b: b[:-100] + bytes([b[-100] ^ 1]) + b[-99:], "are not those that were written"),
     (lambda b: b.replace(text.fingerprint().encode(), b"f" * 16), "fingerprint is ffffffff"),
-    (lambda b: b.replace(b'"town":', b'"port":'), "is no base: its metadata lack town"),
+    (lambda b: b.replace(b'"town":', b'"port":'), "is no base, its metadata lack town"),
+    (lambda b: b.replace(b"d_model", b"d_modem"), "config does not fit its numbers.*d_modem"),
+    (lambda b: b.replace(b'd_model\\": 64', b'd_model\\": 65'), "config does not fit its numbers"),
 ])
 def test_a_damaged_or_foreign_base_is_refused_with_what_to_do(tmp_path, spoil, words):
     with pytest.raises(ValueError, match=words):
         base.load_base("cpu", spoiled(tmp_path, spoil))
 
 
+def test_the_base_that_ships_is_fetched_again_and_never_trained_anew(tmp_path, monkeypatch):
+    path = spoiled(tmp_path, lambda b: b[:-100])
+    monkeypatch.setattr(base, "SHIPPED", path)
+    with pytest.raises(ValueError, match="take this file again") as caught:
+        base.load_base("cpu")
+    assert "make_base" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="take this file again"):
+        base.load_base("cpu")
+
+
 def test_a_base_for_another_town_or_none_at_all_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="make it with python -m"):
+    with pytest.raises(FileNotFoundError, match="make it anew with python -m"):
         base.load_base("cpu", tmp_path / "none.safetensors")
     monkeypatch.setattr(text, "VOCABULARY", [*text.VOCABULARY, "casino"])
     with pytest.raises(ValueError, match="was made for another town"):
