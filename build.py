@@ -3,7 +3,6 @@
     python build.py            the learner's edition, into notebooks/ (executed, committed)
     python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
     python build.py solved     solutions in place; every check must say "solved"; into build/solved/
-    python build.py student    stubs without solutions, not executed; into build/student/
 
 Options: --force executes everything again; names of lessons, such as 02, build only those.
 
@@ -30,7 +29,8 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent
 TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
-EDITIONS = ("learner", "check", "solved", "student")
+EDITIONS = ("learner", "check", "solved")
+JUDGES = ("settle", "expect", "verdict")
 SOLUTION = re.compile(r"^( *)# <solution>\n(.*?)^ *# </solution>\n?", re.S | re.M)
 STUB = re.compile(r"^ *# <stub>\n(.*?)^ *# </stub>\n?", re.S | re.M)
 FOLDED = "<details><summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
@@ -55,7 +55,7 @@ def all_lessons():
 
 
 def assemble(lesson, edition="learner"):
-    """The notebook of one lesson, not executed: edition is learner, solved or student."""
+    """The notebook of one lesson, not executed: edition is learner or solved."""
     notebook = nbformat.v4.new_notebook(metadata=dict(KERNEL))
     for cell in jupytext.reads(lesson.read_text("utf-8"), fmt="py:percent").cells:
         tags, block = cell.metadata.get("tags", []), SOLUTION.search(cell.source + "\n")
@@ -65,6 +65,8 @@ def assemble(lesson, edition="learner"):
             raise LessonError(f"{lesson.name}: an exercise cell, and no other, holds a solution; "
                               f"see {cell.source[:60]!r}")
         cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code" and judges(cell.source):
+            cell.metadata["jupyter"] = {"source_hidden": True}
         notebook.cells.append(cell)
         solved = block and _exercise(cell.source, block[1], "solved")
         if block:
@@ -78,6 +80,17 @@ def assemble(lesson, edition="learner"):
         seen[key] = seen.get(key, 0) + 1
         cell.id = f"{key}-{seen[key]}"
     return notebook
+
+
+def judges(source):
+    """Whether a cell does nothing but settle, expect or speak a verdict.
+
+    Such a cell is folded: it stands under a bet, and its words would give the answer away.
+    """
+    body = ast.parse(source).body
+    return bool(body) and all(
+        isinstance(line, ast.Expr) and isinstance(line.value, ast.Call)
+        and getattr(line.value.func, "id", "") in JUDGES for line in body)
 
 
 def _exercise(source, indent, edition):
@@ -190,9 +203,6 @@ def build(lesson, edition, force=False):
     target, notebook = folder / f"{lesson.stem}.ipynb", assemble(lesson, edition)
     mark = fingerprint(notebook, lesson.stem)
     old = nbformat.read(target, 4) if target.exists() and not force else None
-    if edition == "student":
-        nbformat.write(notebook, target)
-        return False
     if old and old.metadata.get("lora_mini", {}).get("code") == mark:
         now, before = ([c for c in nb.cells if c.cell_type == "code"] for nb in (notebook, old))
         for cell, done in zip(now, before, strict=True):  # only words changed

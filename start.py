@@ -11,53 +11,71 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
 import time
 import tomllib
+import urllib.request
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 ROOT = Path(__file__).absolute().parent
 VENV, MINE, PROJECT = ROOT / ".venv", ROOT / "my_notebooks", ROOT / "pyproject.toml"
+OLD = ROOT / ".venv.old"  # where an environment waits until its successor is whole
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP, LOG, OURS = VENV / "course.json", VENV / "setup.log", VENV / "made-by-start.py"
 VERSION, SUITE = "%d.%d" % sys.version_info[:2], ["tests", "lessons", "faults", "notebooks"]
 Trouble = SystemExit  # raised with a text: Python prints it and ends with status 1
 PIP = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
 SLIDER = "application/vnd.jupyter.widget-view+json"  # the kind of output that a slider is
-SETTINGS = {  # no news; no warnings of eavesdroppers in this machine; sliders that survive a save
+SOLUTION = "<details><summary>Solution</summary>"  # how a folded solution begins
+SETTINGS = {  # no news; no warnings of eavesdroppers in this machine; sliders that survive a save;
+    # and room for the names of files
     "etc/jupyter/labconfig/page_config.json":
         {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
     "jupyter/ipythondir/profile_default/ipython_kernel_config.json":
         {"IPKernelApp": {"log_level": 40}},
     "share/jupyter/lab/settings/overrides.json":
-        {"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True}}}
+        {"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
+         "@jupyterlab/filebrowser-extension:browser": {"showLastModifiedColumn": False}}}
+LANGUAGE = {  # as the kernel says it: else JupyterLab adds it, and takes the file for changed
+    "name": "python", "version": "%d.%d.%d" % sys.version_info[:3], "file_extension": ".py",
+    "mimetype": "text/x-python", "codemirror_mode": {"name": "ipython", "version": 3},
+    "pygments_lexer": "ipython3", "nbconvert_exporter": "python"}
 HELP = """commands:
   (none)  Set up .venv, copy new notebooks into my_notebooks/, open JupyterLab. At first 2 to 10
           minutes and 2 GB of disk (more with an NVIDIA GPU), later seconds. Ctrl-C closes it.
   test    Set up and run all tests, the notebooks too: some minutes. What follows goes to pytest.
   run     Set up and execute every notebook without a browser, into build/run/: some minutes.
+  class   Copy the notebooks into the folder that you name, without outputs and solutions (with
+          --solutions they stay, folded). Nothing is set up, and no file is overwritten.
 
 Your answers live in my_notebooks/ and are never overwritten. To start afresh, delete .venv."""
 FAILURES = (  # what a log says, and what helps
     ("No space left|Errno 28|not enough space|quota exceeded",
      "The disk, or the one for temporary files, is full. Free about 3 GB, then start again."),
+    ("WinError 206|enable-long-paths|[Ll]ong [Pp]ath", "The names of the files grow too long for "
+     "Windows here. Move the course into a short folder, such as C:\\lora, then start again."),
     ("ensurepip|No module named venv", "This Python lacks venv. On Debian and Ubuntu: sudo apt "
      "install python3-venv (or python%s-venv), then start again." % VERSION),
     ("Retrying|Max retries|Timeout|SSLError|[Cc]onnection (broken|refused|reset)|name resolution",
      "A download failed. Check the internet connection (a proxy, a VPN?), then start again."),
     (r"No matching distribution found for torch\b", "PyTorch has no build for this computer: it "
      "needs a 64-bit Python and, on a Mac, an Apple chip."),
-    ("", "That failed: the lines above say why. Start again when it is mended."),
+    ("", "That failed: the lines above say why. Start again when that is put right."),
 )
 
 
 def child_env():
-    """What every child sees: the course's own Jupyter folders, never the reader's."""
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
+    """What every child sees: the course's own Jupyter folders, never the reader's.
+
+    The course itself is found by its path: a .venv that was moved along needs no repair.
+    """
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
+    env["PYTHONPATH"] = str(ROOT)
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         env[name] = str(VENV / "jupyter" / name.lower())
     path = str(PYTHON.parent) + os.pathsep + env.get("PATH", os.defpath)
@@ -96,8 +114,8 @@ def step(title, command, verbose=False):
 
 def read_json(path):
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}  # missing or spoilt counts as empty
 
 
@@ -112,13 +130,15 @@ def plan(stamp, want):
     """What .venv needs to be what is wanted ("remake", "install" or ""), and why."""
     probe = [PYTHON, "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"]
     works = PYTHON.exists() and subprocess.run(probe, capture_output=True, env=child_env()).stdout
+    if VENV.is_dir() and VERSION not in str(works) and not stamp and not OURS.exists():
+        raise Trouble("There is a folder .venv that is not from here, and it has no Python %s that "
+                      "works. Rename or delete it, then start again." % VERSION)
     differs = {key for key in want if stamp.get(key) != want[key]}
     return next((todo, why) for applies, todo, why in (
         (not VENV.is_dir(), "remake", "Hello! Setting up .venv: once, for 2 to 10 minutes."),
         (not stamp and OURS.exists(), "remake", "The last setup was cut short; starting over."),
         (VERSION not in str(works), "remake", ".venv has no Python %s that works." % VERSION),
         (not stamp, "install", "This .venv is not from here; adding what the course needs."),
-        ("folder" in differs, "remake", "The folder moved; a new .venv."),
         ("torch" in differs and want["torch"] != "auto", "remake", "Another PyTorch; a new .venv."),
         ("pyproject" in differs, "install", "pyproject.toml has changed."),
         (set(want["extras"]) - set(stamp.get("extras", ())), "install", "Adding the tests' needs."),
@@ -146,30 +166,88 @@ def install_torch(wanted, verbose):
     return "default"
 
 
+def machine():
+    """Raise Trouble, before any download, where PyTorch has no build."""
+    if sys.maxsize < 2**32:
+        raise Trouble("This Python is a 32-bit one; PyTorch needs a 64-bit Python.")
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        raise Trouble("This Python is made for Intel Macs, and PyTorch no longer is. On a Mac with "
+                      "an Apple chip get the universal Python of https://www.python.org/downloads/"
+                      "; an Intel Mac can't run the course.")
+
+
 def setup(extras, torch, verbose):
     """Make .venv whole. The stamp is written last, so that what is cut short is done again."""
+    if OLD.is_dir() and not VENV.is_dir():
+        OLD.rename(VENV)  # the last start was ended at the worst moment
     began, stamp = time.time(), read_json(STAMP)
-    want = {"folder": str(ROOT.resolve()), "extras": extras, "torch": torch, "python": VERSION}
+    want = {"extras": extras, "torch": torch, "python": VERSION}
     want["pyproject"] = hashlib.sha256(PROJECT.read_bytes()).hexdigest()
     todo, why = plan(stamp, want)
-    if not todo:
-        return
-    print(why)
-    if todo == "remake":
-        VENV.mkdir(exist_ok=True)
-        OURS.touch()
-        STAMP.unlink(missing_ok=True)
-        for old in VENV.iterdir():
-            if old.name not in (OURS.name, "jupyter"):  # that holds the reader's settings
-                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        step("Step 1 of 3: .venv (10 seconds)", [sys._base_executable, "-m", "venv", VENV], verbose)
-        stamp = {}
-    want["extras"] = sorted(set(extras).union(stamp.get("extras", ())))
-    want["torch"] = install_torch(stamp.get("torch", torch), verbose)
-    course = PIP + ["-e", ".[%s]" % ",".join(want["extras"])]
-    step("Step 3 of 3: JupyterLab and the course (1 to 3 minutes)", course, verbose)
-    write_json(STAMP, want)
-    print("Set up in %d s." % (time.time() - began))
+    if todo:
+        machine()
+        print(why)
+    try:
+        if todo == "remake":
+            empty(stamp, verbose)
+            stamp = {}
+        if todo:
+            want["extras"] = sorted(set(extras).union(stamp.get("extras", ())))
+            want["torch"] = install_torch(stamp.get("torch", torch), verbose)
+            course = PIP + ["-e", ".[%s]" % ",".join(want["extras"])]
+            step("Step 3 of 3: JupyterLab and the course (1 to 3 minutes)", course, verbose)
+            write_json(STAMP, want)
+            print("Set up in %d s." % (time.time() - began))
+    except BaseException:
+        if OLD.is_dir():
+            shutil.rmtree(VENV, ignore_errors=True)
+            OLD.rename(VENV)
+            print("The .venv from before is back in its place.")
+        raise
+    shutil.rmtree(OLD, ignore_errors=True)
+
+
+def empty(stamp, verbose):
+    """An empty .venv with the reader's settings. A whole one stands aside until this one is."""
+    if stamp:
+        VENV.rename(OLD)
+    VENV.mkdir(exist_ok=True)
+    OURS.touch()
+    STAMP.unlink(missing_ok=True)
+    for old in VENV.iterdir():
+        if old.name not in (OURS.name, "jupyter"):  # that holds the reader's settings
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    if (OLD / "jupyter").is_dir():
+        running = shutil.ignore_patterns("jupyter_runtime_dir")
+        shutil.copytree(OLD / "jupyter", VENV / "jupyter", ignore=running, dirs_exist_ok=True)
+    step("Step 1 of 3: .venv (10 seconds)", [sys._base_executable, "-m", "venv", VENV], verbose)
+
+
+def bare(notebook, keep=None):
+    """The notebook without outputs, which would give answers away; outputs of kind `keep` stay."""
+    for cell in notebook["cells"]:
+        shown = [data for output in cell.get("outputs", ()) for data in output.get("data", ())]
+        if cell["cell_type"] == "code" and keep not in shown:
+            cell.update(outputs=[], execution_count=None)
+    notebook["metadata"]["language_info"] = LANGUAGE
+    return notebook
+
+
+def copy_for_class(folder, solutions):
+    """Copy the notebooks for a class: without outputs, without solutions unless they are wanted."""
+    count = 0
+    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        if (folder / source.name).exists():
+            print("%s is there already; it stays as it is." % (folder / source.name))
+            continue
+        notebook = bare(json.loads(source.read_text("utf-8")))
+        notebook["metadata"].pop("widgets", None)
+        if not solutions:
+            notebook["cells"] = [cell for cell in notebook["cells"]
+                                 if not "".join(cell["source"]).startswith(SOLUTION)]
+        write_json(folder / source.name, notebook)
+        count += 1
+    print("%d notebooks copied into %s." % (count, folder))
 
 
 def copy_notebooks():
@@ -182,26 +260,42 @@ def copy_notebooks():
                 print("There is a new edition of %s. To get it, rename or delete your copy in "
                       "my_notebooks/; your answers stay until then." % source.name)
             continue
-        notebook = json.loads(source.read_text("utf-8"))
-        for cell in notebook["cells"]:
-            slider = any(SLIDER in output.get("data", ()) for output in cell.get("outputs", ()))
-            if cell["cell_type"] == "code" and not slider:
-                cell.update(outputs=[], execution_count=None)  # they would give answers away
+        notebook = bare(json.loads(source.read_text("utf-8")), keep=SLIDER)
         write_json(copy.with_suffix(".new"), notebook)
         fresh[copy.with_suffix(".new")], record[source.name] = copy, digest
     if fresh:  # JupyterLab shows stored sliders only in notebooks that are trusted
-        step("Copying new notebooks", [PYTHON, "-m", "jupyter", "trust"] + list(fresh))
+        step("Copying new notebooks", [PYTHON, "-m", "nbformat.sign"] + list(fresh))
         write_json(MINE / ".copied.json", record)
     for new, copy in fresh.items():
         new.rename(copy)
 
 
+def running():
+    """The address of a JupyterLab of this course that answers, or None."""
+    plain = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for path in (VENV / "jupyter" / "jupyter_runtime_dir").glob("jpserver-*.json"):
+        server = read_json(path)
+        try:
+            address = "%slab?token=%s" % (server["url"], server["token"])
+            plain.open(address.replace("lab?", "api/status?"), timeout=2).close()
+            return address
+        except (KeyError, OSError, ValueError):
+            continue  # it has ended without tidying up
+    return None
+
+
 def course(browser):
     """Open JupyterLab; it prints the address itself, for whoever has no browser here."""
+    address = running()
+    if address:
+        print("The course is open already, at\n  %s\nTwo at once would write into the same files. "
+              "Go on there, or close it (Ctrl-C in its window) and start again." % address)
+        return 0
     copy_notebooks()
     first = min(MINE.glob("*.ipynb"), key=lambda p: (p.stem != "00_welcome", p), default=ROOT)
     screen = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
-    command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root", "--log-level=ERROR"]
+    command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root"]
+    command += ["--LabApp.log_level=ERROR", "--ServerApp.log_level=ERROR"]
     command += ["--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
     command += ["--ServerApp.use_redirect_file=False"]  # browsers from Snap cannot read in .venv
     command += [] if browser and screen else ["--no-browser"]
@@ -221,20 +315,30 @@ def run(verbose):
     return status
 
 
-def main():
-    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being ended is like Ctrl-C
+def read_arguments():
     looks = RawDescriptionHelpFormatter
     parser = ArgumentParser(description=__doc__, epilog=HELP, formatter_class=looks)
-    parser.add_argument("command", nargs="?", choices=["test", "run"], help="see below")
+    parser.add_argument("command", nargs="?", choices=["test", "run", "class"], help="see below")
     parser.add_argument("--torch", choices=["auto", "cpu", "default"], default="auto",
                         help="auto: the small CPU build, if no NVIDIA GPU is here")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     parser.add_argument("--verbose", action="store_true", help="show what pip says")
+    parser.add_argument("--solutions", action="store_true", help="with class: keep the solutions")
     options, rest = parser.parse_known_args()
-    testing = options.command == "test"
-    if rest and not testing:
+    if options.command == "class" and (len(rest) != 1 or rest[0].startswith("-")):
+        parser.error("class needs the name of one folder, as in: class my_notebooks")
+    if rest and options.command not in ("test", "class"):
         parser.error("unknown: " + " ".join(rest))
+    return options, rest
+
+
+def main():
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being ended is like Ctrl-C
+    options, rest = read_arguments()
+    if options.command == "class":
+        return copy_for_class(Path(rest[0]).expanduser(), options.solutions)
+    testing = options.command == "test"
     setup(["notebooks", "test"] if testing else ["notebooks"], options.torch, options.verbose)
     for path, content in SETTINGS.items():  # an environment from before may lack some
         write_json(VENV / path, content)
@@ -249,7 +353,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except OSError as error:
-        sys.exit("%s\nThe course needs all its files, in a folder that you can write to, and 3 GB "
-                 "free. Mend that, copy it elsewhere or delete .venv; then start again." % error)
+        sys.exit("%s\nThe course needs all its files, in a folder that you can write to, and "
+                 "3 GB free. Put that right, copy it elsewhere or delete .venv; then start again."
+                 % error)
     except KeyboardInterrupt:
-        sys.exit("\nStopped. Your answers are in my_notebooks/; the next start mends the rest.")
+        sys.exit("\nStopped. Your answers are in my_notebooks/; the next start does the rest.")

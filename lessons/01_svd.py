@@ -10,7 +10,7 @@
 # - **say** what in an SVD is fixed and what is a matter of choice.
 #
 # You need NumPy, matrix products, and the length and the scalar product of vectors. About 60 minutes to
-# study.
+# study; the core path about 40, the rest is marked as a second reading.
 
 # %% [markdown]
 # **Two questions before you start.** Answer aloud, then unfold.
@@ -77,9 +77,11 @@ def degrees_between(a, b):
     return np.degrees(np.arccos(min(cosine, 1.0)))
 
 
-for name, points in (("inputs", circle), ("outputs", image)):
-    degrees = round(degrees_between(points[:, far], points[:, near]))
-    settle(f"01 angle between the {name}", degrees, within=0.02)
+degrees = [round(degrees_between(points[:, far], points[:, near])) for points in (circle, image)]
+
+# %%
+settle("01 angle between the inputs", degrees[0], within=0.02)
+settle("01 angle between the outputs", degrees[1], within=0.02)
 
 # %% [markdown]
 # Perpendicular, both times. Most perpendicular pairs don't stay so, but every matrix has a set of
@@ -99,15 +101,16 @@ print(f"s1 = {s1:.3f}   s2 = {s2:.3f}   s1 s2 = {s1 * s2:.3f}   |det M| = {abs(n
 # The product is the area of the ellipse relative to the circle, which is what a determinant measures.
 #
 # ## Putting it together
-# Any input is a mixture of the $v_j$ (and perhaps a rest that $M$ sends to zero). How much of each, the
-# scalar products $v_j^\top x$ say. $M$ stretches each part and points it along $u_j$. So
+# Any input is a mixture of the $v_j$ (and perhaps a rest that $M$ sends to zero). The scalar products
+# $v_j^\top x$ say how much of each is in it. $M$ stretches each part and points it along $u_j$. So
 #
 # $$M x = \sum_j u_j\, s_j\, (v_j^\top x), \qquad M = \sum_j s_j\, u_j v_j^\top = U S V^\top$$
 #
 # Each term $s_j u_j v_j^\top$ is one column times one row, scaled. Call it a *layer* of the matrix (it has
-# nothing to do with the layers of a network). For $M$ $(m, n)$ and $k = \min(m, n)$: $U$ $(m, k)$ has the $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on
-# its diagonal, $V^\top$ $(k, n)$ the $v_j$ as rows. In words: **turn, stretch, turn** (a turn may hold a mirror). An example for
-# paper: a matrix with 4 and 3 on its diagonal turns nothing and stretches by 4 and 3.
+# nothing to do with the layers of a network). For $M$ $(m, n)$ and $k = \min(m, n)$: $U$ $(m, k)$ has the
+# $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on its diagonal, $V^\top$ $(k, n)$ the $v_j$ as rows. In words:
+# **turn, stretch, turn** (a turn may hold a mirror). An example for paper: a matrix with 4 and 3 on its
+# diagonal turns nothing and stretches by 4 and 3.
 
 # %%
 rebuilt = s1 * np.outer(u1, v1) + s2 * np.outer(u2, v2)
@@ -145,10 +148,14 @@ check_length(length)
 
 # %% [markdown]
 # ## More than two dimensions
-# In 300 dimensions nobody can try all directions. But there is a trick. Send a vector forth with $M$ and
-# back with $M^\top$. Transposing the sum of layers swaps $u_j$ and $v_j$, so $M^\top u_j = s_j v_j$. On the
-# way forth the part along $v_j$ is stretched by $s_j$, and on the way back once more:
-# $M^\top M v_j = s_j^2 v_j$. The part along $v_1$ grows fastest. Repeat, and it is all that is left. This is
+# In 300 dimensions nobody can try all directions. But there is a trick. Multiply a vector by $M$, and the
+# result by $M^\top$. Transposing the sum of layers swaps $u_j$ and $v_j$, so $M^\top u_j = s_j v_j$. The
+# product with $M$ stretches the part along $v_j$ by $s_j$, and the product with $M^\top$ does it once more:
+#
+# $$M^\top M v_j = s_j^2\, v_j$$
+#
+# So each round multiplies every part by its own $s_j^2$, and the part along $v_1$ grows fastest. Repeat, and
+# scale to length 1 each time. If $s_1 > s_2$, the vector turns into $v_1$ (or into $-v_1$). This is
 # *power iteration*.
 
 # %%
@@ -161,26 +168,39 @@ for _ in range(6):
     print(f"angle to v1: {degrees_between(x, exact):8.4f} degrees   stretch: {stretch:.4f}")
 
 # %% [markdown]
-# ### Bet 3
-# Each round multiplies the unwanted part, relative to the wanted one, by $(s_2 / s_1)^2$. With
-# $s_2 / s_1 = 0.5$: how many rounds make it at least a million times smaller?
+# ### How fast? (second reading)
+# Next to the wanted part, along $v_1$, the strongest unwanted part is the one along $v_2$. Each round
+# multiplies it, relative to the wanted one, by $(s_2 / s_1)^2$.
+#
+# **Bet 3.** With $s_2 / s_1 = 0.5$: how many rounds make it at least a million times smaller?
 
 # %%
 bet("01 rounds for a millionth", guess=None)
 
 # %%
-rounds, unwanted = 0, 1.0
-while unwanted > 1e-6:
-    unwanted *= 0.5**2
-    rounds += 1
-settle("01 rounds for a millionth", rounds)
+def rounds_for(ratio):
+    rounds, unwanted = 0, 1.0
+    while unwanted > 1e-6:
+        unwanted *= ratio**2
+        rounds += 1
+    return rounds
+
+
+at_half = rounds_for(0.5)
+
+# %%
+settle("01 rounds for a millionth", at_half)
+
+# %%
+print("rounds by s2 / s1:", {ratio: rounds_for(ratio) for ratio in (0.5, 0.9, 0.99)})
 
 # %% [markdown]
-# When $s_1$ and $s_2$ are nearly equal it takes long; when they are equal, no direction wins, and none is
-# better than another.
-#
+# The nearer $s_2$ comes to $s_1$, the longer it takes. When they are equal, no direction wins: what is left
+# is a mixture of $v_1$ and $v_2$, and every such mixture is stretched by $s_1$.
+
+# %% [markdown]
 # ### Exercise 2: complete (3 minutes)
-# Write one round. `M` is $(m, n)$, `v` is $(n,)$, and the result has length 1.
+# Write one round of power iteration. `M` is $(m, n)$, `v` is $(n,)$, and the result has length 1.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb01 import check_power_step
@@ -198,7 +218,7 @@ check_power_step(power_step)
 # %% [markdown]
 # ## All of it
 # Power iteration finds the first layer $s_1 u_1 v_1^\top$. To get the next, *peel* it off and start again
-# on the rest. Three hundred rounds are plenty, unless two values are very close.
+# on the rest. We give each layer three hundred rounds.
 
 # %%
 def svd_by_hand(M, rank, rounds=300):
@@ -240,6 +260,8 @@ print("all equal:", all(same), "  all equal up to the sign:", all(np.logical_or(
 by_hand = (U * S) @ Vt  # U * S scales each column by its s
 by_numpy = (U_np[:, :12] * S_np[:12]) @ Vt_np[:12]
 gap = np.linalg.norm(by_hand - by_numpy) / np.linalg.norm(by_numpy)
+
+# %%
 expect("twelve layers by hand and by NumPy add up to the same, to a thousandth", gap < 1e-3)
 
 # %%
@@ -249,13 +271,13 @@ ax.plot(range(1, 13), S, "o", color=ACCENT, ms=4, label="by hand")
 ax.legend()
 ax.set(xlabel="j", ylabel="singular value $s_j$", yscale="log")
 show(fig, "The singular values of a piece of photograph, the largest first, on a log scale. The first "
-          "layer carries the brightness; most of the others are faint.",
+          "is almost six times the second; most of the others are faint.",
      alt=f"Singular values fall from {S_np[0]:.0f} at j = 1 to {S_np[11]:.0f} at j = 12 and "
          f"{S_np[-1]:.1f} at j = 80; the twelve by hand lie on NumPy's curve.")
 
 # %% [markdown]
-# ### Exercise 3: find the bug (4 minutes)
-# This peeling step is not quite right. Afterwards the rest should send $v$ to zero. Mend it.
+# ### Exercise 3: find the bug, 4 minutes (second reading)
+# This peeling step is not quite right. Afterwards the rest should send $v$ to zero. Repair it.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb01 import check_peel
@@ -291,9 +313,11 @@ RankSlider(X, "A part of the photograph at ranks 1, 2, 4, 8 and 16: a blur with 
 # the orange output? (It has no direction left: don't divide by its length.) Then try a rotation: why does
 # "stretched most" mean nothing there?
 #
-# **In practice.** Use `numpy.linalg.svd(X, full_matrices=False)`: the plain call also returns directions
-# that $X$ never uses. Power iteration is what remains when a matrix is too large to be taken apart whole;
-# notebook 02 has a better version of it.
+# **In practice.** Use `numpy.linalg.svd(X, full_matrices=False)`: the plain call also returns directions that
+# $X$ never uses. NumPy does not use power iteration. It calls `gesdd`, a routine of the library LAPACK, which
+# takes the whole matrix apart at once (NumPy's reference says so). Power iteration needs nothing but products
+# with $M$ and $M^\top$, so it serves where a few layers of a large matrix are enough; notebook 02 does it for
+# many directions side by side.
 #
 # **Further reading.**
 # - Trefethen and Bau, *Numerical linear algebra* (1997), lectures 4 and 5: the SVD from circles and

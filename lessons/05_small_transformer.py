@@ -7,9 +7,11 @@
 # At the end of this notebook you will be able to
 # - **read** the town's language, and work out by hand how well any model can do on it;
 # - **build** a small transformer, and check its parts against PyTorch's own;
-# - **train** it from nothing towards the floor, and **say** what it knows then and what not.
+# - **train** it from nothing until it is close to the best possible, and **say** what it knows and what it
+#   does not.
 #
-# You need notebook 04 and the idea of next-word prediction. About 65 minutes to study.
+# You need notebook 04 and the idea of next-word prediction. About 65 minutes to study; the core path about
+# 45, the rest is marked as a second reading.
 
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.
@@ -24,11 +26,12 @@
 # </details>
 # <details><summary>3. When do many small singular values hurt a truncation? (02)</summary>
 #
-# When their squares add up: the error is the root of the sum of squares that you drop.
+# When their squares add up to a lot: the error is the root of the sum of the squares that you drop.
 # </details>
 
 # %%
 import math
+from textwrap import fill
 
 import torch
 import torch.nn.functional as F
@@ -44,30 +47,31 @@ from lora_mini.world.styles import REGISTERS, STYLES
 # %% [markdown]
 # ## A town that speaks
 # Real text has to be downloaded, and nobody knows how well it can be predicted. So we use a language of
-# our own. In it things happen: somebody does something, for somebody, somewhere, at some time. This is a
-# *frame*:
+# our own. Each sentence in it tells of one thing that happens: somebody does something, for somebody,
+# somewhere, at some time. Such a list of words is a *frame*:
 
 # %%
 frame = town.sample_frames(1, seed=1)[0]
 print(" ".join(frame))
 
 # %% [markdown]
-# A *style* puts a frame into words. The town has a dozen of them. They differ in voice, in the order of
-# things, in the little words, in how they begin and end.
+# A *style* puts a frame into words. The town has twelve styles. They differ in voice, in the order of the
+# parts, in the small words, and in how a sentence begins and ends.
 
 # %%
 for name in ("plain", "herald", "diary", "gossip"):
-    print(f"{name:8s}", town.best(frame, STYLES[name]))
+    print(fill(f"{name:8s} {town.best(frame, STYLES[name])}", 78, subsequent_indent=" " * 9))
 
 # %% [markdown]
 # The model reads the name of a style and a frame, and must write the sentence. (The LoRA paper has a task
-# of this kind, E2E, in its section 5.4.) Three things are left to chance: an adjective, "around" in place
-# of "at", and the closing words. So one frame can be said in eight ways.
+# of this kind, E2E, in its section 5.4.) Chance decides three things: whether there is an adjective,
+# whether "around" stands in place of "at", and whether the closing words come. So there are eight ways to
+# say one frame.
 #
 # ### Exercise 1: predict (2 minutes)
 # In the herald's style the adjective comes with a chance of 0.3, "around" with 0.2, the closing with 0.7,
-# each by itself. What is the chance of the sentence **with** the adjective, with **"at"**, and **with** the
-# closing? Three decimals will do.
+# independently of each other. What is the chance of the sentence **with** the adjective, with **"at"**, and
+# **with** the closing? Give three decimals.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb05 import check_chance
@@ -82,18 +86,19 @@ check_chance(chance)
 
 # %%
 for sentence in town.sentences(frame, STYLES["herald"]):
-    print(sentence)
+    print(fill(sentence, 78, subsequent_indent="    "))
 
 # %% [markdown]
 # ## The floor
 # A model is graded by $-\log p$ of each word that really came, in *nats* (with the natural logarithm). A
-# model that is sure and right pays 0. But nobody can foresee the toss of a coin: a chance of 0.3 costs
+# model that is sure and right pays 0. But nobody can foresee chance. Whether an adjective comes, with a
+# chance of 0.3, costs
 #
 # $$H(0.3) = -0.3 \log 0.3 - 0.7 \log 0.7 = 0.61 \text{ nats on average.}$$
 #
-# This is the *entropy* of one toss. Sum the three entropies, divide by the average number of words, and you
-# have the *floor*: what the best model in the world would still pay. Words that follow from the frame cost
-# nothing. The herald says 19 words, 0.3 adjectives and 0.7 closings of two words on average, and one
+# This is the *entropy* of that choice. Add the three entropies, divide by the average number of words, and
+# you have the *floor*: what the best possible model still pays. Words that follow from the frame cost
+# nothing. The herald says 19 words, on average 0.3 adjectives and 0.7 closings of two words, and one
 # `<end>`.
 
 # %%
@@ -106,9 +111,9 @@ by_hand = (H(0.3) + H(0.2) + H(0.7)) / (19 + 0.3 + 0.7 * 2 + 1)
 print(f"by hand {by_hand:.4f}   by the package {town.entropy(herald):.4f}   nats per token")
 
 # %% [markdown]
-# From now on we speak of the *excess*: nats per token above what the very same sentences cost somebody who
-# knows all the chances. Zero is perfect; on a small sample it can come out a little below zero, by luck.
-# (To compare with the entropy itself would add far more luck.)
+# From now on we measure the *excess*: the nats per token that a model pays above what the same sentences
+# cost somebody who knows all the chances. Zero is perfect. On a small sample it can be a little below zero,
+# by luck. (Both sides read the same sentences, so that a lucky or unlucky sample shifts both.)
 
 # %%
 floor = town.entropy(list(STYLES.values()))
@@ -116,8 +121,9 @@ print(f"all twelve styles together: floor {floor:.4f} nats per token, {len(text.
 
 # %% [markdown]
 # ## Words as numbers
-# Each word is a *token*, a number. A batch holds rows of tokens: prompt, sentence, end. A *mask* says
-# where the loss counts: on the sentence, not on the prompt, which is given, nor on the padding.
+# Each word is a *token*, a number. A batch holds rows of tokens: prompt, sentence, end, and padding that
+# makes all rows equally long. A *mask* says where the loss counts: on the sentence and its end. It does not
+# count on the prompt, which is given, and not on the padding.
 
 # %%
 batch = text.batch(town.sample_frames(2, seed=1), [herald, STYLES["plain"]])
@@ -125,8 +131,8 @@ for token, counts in list(zip(batch.tokens[1].tolist(), batch.mask[1].tolist(), 
     print(f"{text.VOCABULARY[token]:8s} token {token:3d}   counts {counts:.0f}")
 
 # %% [markdown]
-# For each position the model puts out a score for every word, its *logits*. The softmax of the logits is
-# its $p$. The scores at position $t$ are about the word at $t + 1$, so targets are shifted by one:
+# For each position the model gives a score to every word: these are its *logits*. The softmax turns them into
+# its $p$. The scores at position $t$ are about the word at $t + 1$, so the targets are shifted by one:
 
 # %%
 shipped = base.load_base("cpu", base.SHIPPED)  # a trained model of this kind, to look at
@@ -136,9 +142,9 @@ each = each.view(2, -1).detach()  # -log p of every token but the first: (B, T -
 print("logits", tuple(logits.shape), "  losses", tuple(each.shape))
 
 # %% [markdown]
-# ### Exercise 2: find the bug (4 minutes)
-# `each` and `mask` have one shape, $(B, T)$. This loss falls nicely in training. But what is it the mean of?
-# Correct it.
+# ### Exercise 2: find the bug, 4 minutes (second reading)
+# Here `each` and `mask` have the same shape, $(B, T)$. The function runs without an error and returns one
+# number. But what is it the mean of? Correct it.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb05 import check_sentence_loss
@@ -157,19 +163,20 @@ check_sentence_loss(sentence_loss)
 
 # %% [markdown]
 # ## Attention
-# A word's meaning depends on others. *Attention* lets each position collect from earlier ones. Every
-# position has a *query* (what do I look for?), a *key* (what have I to offer?) and a *value* (what do I
-# hand over?), each a linear map of its vector. For one head of size $d$, with $T$ positions:
+# The next word depends on several earlier ones. *Attention* lets each position collect from the positions
+# before it. Every position has a *query* (what am I looking for?), a *key* (what do I offer?) and a *value*
+# (what do I pass on?), each a linear map of its vector. For one head of size $d$, with $T$ positions:
 #
 # $$\text{weights} = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt d}\right) \ (T, T), \qquad
 #   \text{out} = \text{weights}\; V \ (T, d)$$
 #
 # $Q$, $K$, $V$ are $(T, d)$. Row $t$ of the weights says how much position $t$ takes from each position.
-# A language model must not look at words to come, so the weights of later positions are set to zero:
-# their scores become $-\infty$ before the softmax. (Dividing by $\sqrt d$ keeps sums of $d$ products from
-# growing with $d$.) Several small *heads* side by side can look for several things at once.
-#
-# ### Exercise 3: complete (3 minutes)
+# A language model must not look at words that come later. So the weights of later positions are set to zero:
+# their scores become $-\infty$ before the softmax. (A score is a sum of $d$ products, so it is divided by
+# $\sqrt d$.) Several small *heads* beside each other can look for several things at once.
+
+# %% [markdown]
+# ### Exercise 3: complete, 3 minutes (second reading)
 # Return a $(T, T)$ table of `True` and `False`: may row $t$ look at column $s$?
 
 # %% tags=["exercise"]
@@ -183,6 +190,10 @@ def causal(T):
 
 
 check_causal(causal)
+
+# %% [markdown]
+# ### Attention in code
+# The formula, for all heads of a batch at once. PyTorch has the same as one function: compare.
 
 # %%
 def attend(q, k, v):  # each (B, H, T, d)
@@ -199,12 +210,11 @@ print("as PyTorch's own:", torch.allclose(
 
 # %% [markdown]
 # ## A block
-# A *block* is attention, then a small network applied to each position. Both read a normalised copy of
-# their input, so that its size does not matter, and *add* to it, so that a block can also leave things
-# alone. *LayerNorm* does the normalising: it brings the numbers of one position to mean 0 and spread 1, then
-# gives each a trained scale and shift. *GELU*, between the two layers of the network, is a bend: it lets large
-# numbers through, and turns very negative ones into almost 0. Every map in a block is an `nn.Linear` of its own;
-# that will make it easy to adapt.
+# A *block* is attention, then a small network that is applied to each position. Both read a normalised copy
+# of their input, and *add* their result to the input. *LayerNorm* does the normalising: it brings the
+# numbers of one position to mean 0 and spread 1, then gives each a trained scale and shift. *GELU* stands
+# between the two layers of the network: it lets large positive numbers through, and turns very negative
+# ones into almost 0. Every map in a block is an `nn.Linear` of its own; that will make it easy to adapt.
 
 # %%
 class Block(nn.Module):
@@ -226,8 +236,8 @@ class Block(nn.Module):
 
 
 # %% [markdown]
-# The whole model: look up a vector for each token and one for each place (without it, word order would not
-# exist), run the blocks, and let a last linear layer, the *head*, give a score to each word.
+# The whole model: look up a vector for each token and one for each place in the row, and add them. Run the
+# blocks. Then a last linear layer, the *head*, gives a score to each word.
 
 # %%
 class SmallGPT(nn.Module):
@@ -245,8 +255,9 @@ class SmallGPT(nn.Module):
 
 
 # %% [markdown]
-# The package has the same in `lora_mini.world.gpt`, with a cache and checks. Load its trained weights into
-# ours, and compare. Then change all words from position 12 on: which predictions move?
+# ### Check the whole model
+# The package has the same model in `lora_mini.world.gpt`, with a cache and checks. Load its trained weights
+# into ours, and compare. Then change all words from position 12 on: which predictions change?
 
 # %%
 c = shipped.config
@@ -262,12 +273,13 @@ same = torch.isclose(ours(tokens), ours(changed), atol=1e-5).all(-1).all(0)
 print("unmoved:", same.nonzero()[:, 0].tolist())
 
 # %% [markdown]
-# Positions 0 to 11 can't know what comes later, as it should be.
-#
+# The predictions at positions 0 to 11 don't change: they can't know what comes later.
+
+# %% [markdown]
 # ## From nothing
 # ### Bets 1 and 2
-# A fresh model now reads 300 batches of 64 sentences in all twelve styles. Afterwards:
-# 1. How large is its excess still, in percent of the floor?
+# A fresh model now reads 300 batches of 64 sentences in all twelve styles. After that:
+# 1. How large is its excess, in percent of the floor?
 # 2. What percentage of new frames does it put into words **exactly** (the most probable sentence, word
 #    for word)?
 
@@ -284,13 +296,16 @@ if preset == "gpu" and history.whole:  # kept in your folder, for the notebooks 
     base.save_base(fresh, base.base_path(preset), command="notebook 05", seed=0)
 score = measure.evaluate(fresh, list(STYLES.values()), n=300)
 print(f"excess {score.excess:.4f} nats per token, exact {score.exact:.3f}")
-settle("05 percent above the floor", 100 * score.excess / floor, unit="percent", within=0.5)
-settle("05 percent exact", 100 * score.exact, unit="percent", within=0.05)
+settle("05 percent above the floor", 100 * score.excess / floor, unit="percent", within=0.5,
+       of=history)
+settle("05 percent exact", 100 * score.exact, unit="percent", within=0.05, of=history)
 
 # %%
-expect("the run was whole", history.whole)
-expect("the fresh model is within 20 percent of the floor", score.excess < 0.2 * floor)
-expect("it is exact on more than nine new frames in ten", score.exact > 0.9)
+expect("the fresh model is within 20 percent of the floor", score.excess < 0.2 * floor, of=history)
+expect("it is exact on more than nine new frames in ten", score.exact > 0.9, of=history)
+
+# %% [markdown]
+# ### The training, step by step (second reading)
 
 # %%
 fig, ax = axes(5.4, 3.0)
@@ -298,27 +313,33 @@ ax.plot(history.losses, color=ACCENT, lw=1)
 ax.axhline(floor, color=SECOND, ls="--")
 ax.text(2, floor * 1.12, f"floor: {floor:.3f}", color=SECOND)
 ax.set(xlabel="step", ylabel="loss, nats per token", yscale="log")
-show(fig, "The loss of each batch on its way down. Nothing can get below the floor for long, and the curve "
-          "runs along it.",
+show(fig, "The loss of each batch falls, and then stays close to the floor. No model can stay below it.",
      alt=f"Loss on a log scale falling from about {math.log(len(text.VOCABULARY)):.0f} nats to near the "
          f"floor of {floor:.3f}.")
 
 # %% [markdown]
-# `make_base` is a loop that you know, `train.fit`. *AdamW* divides each number's step by the recent size of its
-# gradients, so that all move at a like pace; it keeps two numbers for each that trains. *Warm-up* means that the
-# rate starts near 0 and rises for the first steps; then it falls along half a cosine. The course ships the
-# same model after 1,200 steps, so that every notebook can be opened first. This command made it, and makes
-# it again in about a minute: `python -m lora_mini.world.make_base`.
+# `make_base` calls `train.fit`, a training loop like those you know. Its optimiser, *AdamW*, divides each
+# number's step by the recent size of its gradients, so that all numbers move at a similar pace. For this it
+# keeps two more numbers for each one that trains. *Warm-up* means that the rate starts near 0 and rises
+# during the first steps; then it falls along half a cosine.
+
+# %% [markdown]
+# ### The model that comes with the course
+# The course comes with the same model after 1,200 steps, so that you can open any notebook without running
+# this one. The command `python -m lora_mini.world.make_base` made it, and makes it again in about a minute.
 
 # %%
 model = base.load_base(path=base.SHIPPED)
 shipped_score = measure.evaluate(model, list(STYLES.values()), n=600, seed=3)
+
+# %%
 expect("the shipped base is within 5 percent of the floor", shipped_score.excess < 0.05 * floor)
 expect("and exact on more than 99 new frames in a hundred", shipped_score.exact > 0.99)
 
 # %% [markdown]
 # ## What it knows
-# Let it speak. *Greedy* decoding takes the most probable word each time. With a *temperature* it draws.
+# Let it speak. *Greedy* decoding takes the most probable word each time. With a *temperature* of 1 it draws
+# each word with the model's own chances.
 
 # %%
 def say(style, temperature=0.0, seed=0):
@@ -327,12 +348,15 @@ def say(style, temperature=0.0, seed=0):
     return text.decode(model.generate(start, 30, temperature=temperature, generator=draw)[0].tolist())
 
 
-print(say(herald))
+print(fill(say(herald), 78))
 
 # %% [markdown]
-# That is the most probable sentence. Does it know the chances of the others too? Draw 1,600 times
-# and count. (Each new word needs the keys and values of all words before; the package's `generate` keeps
-# them in a *cache*, so that this takes a second.)
+# That is the most probable sentence of the eight.
+
+# %% [markdown]
+# ### Does it know the chances? (second reading)
+# Draw 1,600 sentences and count how often each of the eight comes. (Each new word needs the keys and values
+# of all words before it. The package's `generate` keeps them in a *cache* and does not compute them again.)
 
 # %% tags=["measured"]
 from collections import Counter
@@ -342,7 +366,8 @@ drawn = model.generate(start, 30, temperature=1.0, generator=torch.Generator().m
 counts = Counter(text.decode(row) for row in drawn.tolist())
 truth = town.sentences(frame, herald)
 for sentence, p in truth.items():
-    print(f"true {p:.3f} drawn {counts[sentence] / 1600:.3f} ...{sentence[25:]}")
+    short = sentence[17:].replace(" was counted by our pilot for our nurse", " ...")
+    print(f"true {p:.3f} drawn {counts[sentence] / 1600:.3f}  {short}")
 impossible = 1600 - sum(counts[sentence] for sentence in truth)
 print(f"impossible sentences: {impossible} of 1600")
 
@@ -352,26 +377,38 @@ expect("each of the eight is drawn between half and twice as often as its chance
        all(0.5 * p < counts[s] / 1600 < 2 * p for s, p in truth.items()))
 
 # %% [markdown]
-# *Exact* asks for the most probable words only. The excess asks for all the chances. That is why a model can
-# be exact nearly always and still stand some percent above the floor.
+# *Exact* asks only for the most probable words. The excess asks for all the chances. So a model can be exact
+# nearly always, and still have an excess of some percent of the floor.
 
 # %% [markdown]
 # ## What it doesn't know
-# There are three *registers* besides: medical, legal and support. They use only words and constructions
-# that it has seen, in combinations that it has not.
+# The town also has three *registers*: medical, legal and support. They use only words and constructions that
+# the model has seen, in combinations that it has not seen.
 #
 # ### Bet 3
-# It has mastered twelve styles. How large is its excess in the legal register, in nats per token? (A model
-# that knows nothing at all, and gives each of the 152 words the same chance, pays 5.)
+# How large is its excess in the legal register, in nats per token? (A model that knows nothing at all, and
+# gives each of the 152 words the same chance, pays 5.)
 
 # %%
 bet("05 excess in the legal register", guess=None)
 
 # %%
 legal = measure.evaluate(model, REGISTERS["legal"], n=200)
+
+# %%
 settle("05 excess in the legal register", round(legal.excess, 1), unit="nats per token")
-print("asked for: ", town.best(frame, REGISTERS["legal"]))
-print("it answers:", say(REGISTERS["legal"]))
+
+# %%
+for label, sentence in (("asked for:", town.best(frame, REGISTERS["legal"])),
+                        ("it answers:", say(REGISTERS["legal"]))):
+    print(fill(f"{label:12s}{sentence}", 78, subsequent_indent=" " * 12))
+
+# %% [markdown]
+# The model knows all the words. But no example has shown it how the legal register puts them together.
+# Fine-tuning gives it such examples.
+
+# %% [markdown]
+# ### The excess in every style (second reading)
 
 # %%
 excess = {name: measure.evaluate(model, style, n=100).excess
@@ -384,21 +421,19 @@ ax.axhline(floor, color=SECOND, ls="--")
 ax.text(-0.4, floor * 1.4, "as large as the floor itself", color=SECOND)
 ax.set_yscale("symlog", linthresh=1e-3)
 ax.set(ylabel="excess, nats per token", ylim=(-2e-3, 20))
-show(fig, "The excess in each style (linear below 0.001, logarithmic above). The twelve grey ones it has "
-          "read; the three blue ones it has not, and there it is a thousand times further off.",
+show(fig, "The excess in each style (linear below 0.001, logarithmic above). The model has read the twelve "
+          "grey styles. It has not read the three blue ones, and there its excess is about a thousand times "
+          "as large.",
      alt="Dots: twelve styles near zero, far below the floor; medical, legal and support above "
          f"{math.floor(min(excess[n] for n in REGISTERS))} nats.")
 
 # %% [markdown]
-# It has all the pieces and lacks the recipe: no example ever told it how the legal register puts them
-# together. That is what fine-tuning is for.
-
-# %% [markdown]
 # ## What you have done
 # - You **read** the town's language, and worked out its floor from three chances.
-# - You **built** a small transformer; its attention was PyTorch's, and its logits the package's.
-# - You **trained** a model from nothing towards the floor, and **said** what it knows, twelve styles, and
-#   what not, three registers made of the same pieces.
+# - You **built** a small transformer; its attention gives the same as PyTorch's, and its logits are the
+#   package's too.
+# - You **trained** a model from nothing until it was close to the floor, and **said** what it knows (twelve
+#   styles) and what it does not (three registers that are made of the same words).
 #
 # **On your own.** Train on a single style: `narrow, _ = make_base(styles=["plain"], steps=300)`. What does
 # `measure.evaluate(narrow, STYLES["herald"])` say? You will meet such a base again.

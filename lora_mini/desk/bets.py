@@ -58,14 +58,14 @@ def bet(name, guess=None, *, choices=None):
         print("No bet yet: put your guess in place of None and run this again, or just read on.")
 
 
-def settle(name, outcome, *, unit="", within=0.25, lead=None, of=(), only_if_placed=False):
+def settle(name, outcome, *, unit="", within=0.25, lead=None, of=None, only_if_placed=False):
     """Print the outcome beside the bet of that name, and note whether it came close.
 
     A number is close if it is off by at most `within` of the outcome; a choice, if it is the one.
     lead: by how much the outcome is ahead of its nearest rival, one number a seed. Where the
     interval of 95 percent around their mean reaches 0, it is too close to call, and nobody has
-    won or lost. of: the runs that the outcome rests on; if one was stopped, or the outcome is no
-    finite number, the bet stays open.
+    won or lost. of: the runs that the outcome rests on, which know whether they are `whole`; if
+    they were stopped, or the outcome is no finite number, the bet stays open.
     """
     unit = f" {unit}" if unit else ""
     outcome = str(outcome) if isinstance(outcome, str) else float(outcome)
@@ -95,9 +95,9 @@ def settle(name, outcome, *, unit="", within=0.25, lead=None, of=(), only_if_pla
     _write(name, {"guess": guess, "outcome": outcome, "close": close})
 
 
-def whole(runs):
-    """Whether every run came to its end: runs, or a dictionary of them, that know `whole`."""
-    return all(run.whole for run in (runs.values() if isinstance(runs, dict) else runs))
+def whole(of):
+    """Whether what a judgement rests on came to its end; None is nothing that could be stopped."""
+    return of is None or of.whole
 
 
 def _guess(value, choices):

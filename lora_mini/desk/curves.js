@@ -31,18 +31,12 @@ export default {
     const styles = [...plot.curve_styles, ...plot.line_styles];
     const axis = 48; // right of y's numbers; then the notches, then x begins
     const left = axis + widest(notches) + 14;
-    const right = WIDTH - 34 - widest(styles.map((style) => style.label));
+    const right = WIDTH - 48 - widest(styles.map((style) => style.label));
     const share = (v, from, to) => Math.log(v / from) / Math.log(to / from);
     const across = (v) => left + (right - left) * share(v, x[0], x[last]);
     const floor = HEIGHT - BOTTOM;
     const down = (v) => floor - (floor - TOP) * share(v, ticks[0], ticks.at(-1));
 
-    const make = (tag, properties = {}, style = "") => {
-      const node = Object.assign(document.createElement(tag), properties);
-      node.style.cssText = style;
-      node.dataset.lmSuppressShortcuts = ""; // else JupyterLab takes the arrow keys for itself
-      return node;
-    };
     const shape = (tag, attributes, ...inside) => {
       const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
       for (const name in attributes) node.setAttribute(name, attributes[name]);
@@ -92,7 +86,8 @@ export default {
       curves.forEach((curve, i) => {
         const style = plot.curve_styles[i];
         curve.seeds.forEach((ys, j) => ys.forEach((y) => parts.push(shape("circle",
-          { cx: across(x[j]), cy: down(y), r: 2.2, fill: style.colour, opacity: 0.5 }))));
+          { cx: across(x[j]), cy: down(y), r: 2.4, fill: style.colour, "fill-opacity": 0.5,
+            stroke: "currentColor", "stroke-width": 0.5, class: "seed" }))));
         parts.push(path(joined(curve),
           { stroke: style.colour, "stroke-width": 2.2, class: "curve" }));
         curve.mean.forEach((y, j) => y !== null && parts.push(mark(style, across(x[j]), down(y))));
@@ -103,7 +98,9 @@ export default {
         const [at, from, style] = ends[i];
         parts.push(path(`M${at} ${from}H${right + 4}L${right + 18} ${y}`,
           { stroke: style.colour, "stroke-dasharray": "1 3" }),
-          text(style.label, right + 22, y + 4));
+          style.mark ? mark(style, right + 26, y) : path(`M${right + 20} ${y}h12`,
+            { stroke: style.colour, "stroke-width": 2.2 }),
+          text(style.label, right + 36, y + 4));
       });
       const starts = plot.curves.map((mine, k) => [mine[0].mean[0], k]).filter(([y]) => y !== null);
       spread(starts.map(([y]) => down(y))).forEach((y, i) => {
@@ -130,7 +127,8 @@ export default {
     const picture = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
       "font-size": 12, style: "display: block; width: 100%" }, rules, names, layer);
     const caption = make("div", { className: "caption" }, "min-height: 2.8em");
-    const box = make("div", { className: "curve-slider" }, "max-width: 46em");
+    const box = lettered(make("div", { className: "curve-slider" }, "max-width: 46em"),
+      model.get("font"));
 
     const draw = () => {
       const notch = Math.max(0, Math.min(notches.length - 1, model.get("notch")));

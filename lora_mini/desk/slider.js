@@ -29,12 +29,6 @@ export default {
       }
       context.putImageData(image, 0, 0);
     };
-    const make = (tag, properties = {}, style = "") => {
-      const node = Object.assign(document.createElement(tag), properties);
-      node.style.cssText = style;
-      node.dataset.lmSuppressShortcuts = ""; // else JupyterLab takes the arrow keys for itself
-      return node;
-    };
 
     const slider = make("input", { type: "range", min: 0, max: most }, "width: 100%");
     slider.setAttribute("aria-label", "rank");
@@ -44,7 +38,8 @@ export default {
     const caption = make("div", {}, "min-height: 2.8em");
     const time = make("span", {}, "opacity: 0.7");
     const row = make("div", {}, "display: flex; flex-wrap: wrap; gap: 6px");
-    const box = make("div", { className: "rank-slider" }, "max-width: 46em");
+    const box = lettered(make("div", { className: "rank-slider" }, "max-width: 46em"),
+      model.get("font"));
 
     const sum = fresh();
     let have = 0;
@@ -73,7 +68,7 @@ export default {
       while (reached < rank) add(small, reached++, 1);
       const view = make("canvas", { width: n, height: m }, "width: 84px; display: block");
       paint(view, small);
-      const button = make("button", { type: "button", onclick: () => move(rank) }, "padding: 2px");
+      const button = make("button", { type: "button", onclick: () => move(rank) }, "padding: 2px; font: inherit");
       button.setAttribute("aria-label", "go to rank " + rank);
       button.append(view, "r = " + rank);
       row.append(button);

@@ -5,18 +5,41 @@ from pathlib import Path
 import anywidget
 import numpy as np
 import traitlets
+from IPython.display import display
 
 from lora_mini.desk import curves as drawn
-from lora_mini.desk.figures import RANKS, bundle, fixed_row
+from lora_mini.desk.figures import RANKS, bundle, fixed_row, font
 from lora_mini.svd import energy_kept, factors
+
+HERE = Path(__file__).parent
+
+
+def script(name):
+    """The browser's half of a slider, with what both share before it."""
+    return "".join((HERE / part).read_text("utf-8") for part in ("widget.js", name))
 
 
 class Slider(anywidget.AnyWidget):
-    """A widget that also puts out `self.still`, the bundle that a page without a kernel shows."""
+    """A widget that puts out `self.still` behind itself, as a second output.
 
-    def _repr_mimebundle_(self, **options):
-        data, metadata = super()._repr_mimebundle_(**options)
-        return data | self.still, metadata
+    Where the widget lives, its style sheet hides the still; on a page without widgets, or whose
+    widgets were not saved, the still is what there is to see. It lives without a kernel: so the
+    sign of a broken connection is hidden, too.
+    """
+
+    _css = """
+.jupyter-widgets-disconnected:has(> .rank-slider, > .curve-slider)::before { display: none; }
+.jp-OutputArea-child:has(.rank-slider, .curve-slider) + .jp-OutputArea-child { display: none; }
+"""
+    font = traitlets.Float(0).tag(sync=True)  # points, or 0 for the page's own
+
+    def __init__(self, **values):
+        super().__init__(font=font() or 0, **values)
+
+    def _ipython_display_(self):
+        data, metadata = self._repr_mimebundle_()
+        display(data | {"text/plain": self.still["text/plain"]}, metadata=metadata, raw=True)
+        display(self.still, raw=True)
 
 
 def captions(S, shape, ranks):
@@ -54,7 +77,7 @@ class RankSlider(Slider):
     Raises ValueError if `most` is not in 1..min(m, n), or `frozen` has another shape than X.
     """
 
-    _esm = Path(__file__).with_name("slider.js")
+    _esm = script("slider.js")
     m = traitlets.Int().tag(sync=True)
     n = traitlets.Int().tag(sync=True)
     most = traitlets.Int().tag(sync=True)
@@ -96,7 +119,7 @@ class CurveSlider(Slider):
     Raises ValueError if something does not fit the notches, x or the axes.
     """
 
-    _esm = Path(__file__).with_name("curves.js")
+    _esm = script("curves.js")
     plot = traitlets.Dict().tag(sync=True)
     notch = traitlets.Int().tag(sync=True)
 

@@ -83,11 +83,11 @@ def weigh(claim, effects):
     return Verdict(claim, "holds when", f"{row['when']} {' or '.join(holding)}")
 
 
-def verdict(claim, effects=None, *, of=(), **facts):
+def verdict(claim, effects=None, *, of=None, **facts):
     """Print the claim, what was seen, and the verdict; settle the reader's bet on it, if any.
 
     A claim of logic takes facts, a measured one effects: see `judge` and `weigh`. of: the runs that
-    they rest on; if one was stopped, no verdict is spoken.
+    they rest on; if they were stopped, no verdict is spoken.
     """
     row = _row(claim, "logic" if effects is None else "measured")
     print(textwrap.fill(f"{claim}: \"{row['says']}\"", 95))
@@ -108,10 +108,10 @@ def verdict(claim, effects=None, *, of=(), **facts):
     settle(claim, result.word, only_if_placed=True)
 
 
-def expect(sentence, seen, *, of=()):
+def expect(sentence, seen, *, of=None):
     """Print whether what the text leads the reader to expect was seen on this machine.
 
-    of: the runs that it rests on; if one was stopped, nothing was seen.
+    of: the runs that it rests on; if they were stopped, nothing was seen.
     """
     if not whole(of):
         print(f"Not measured: {STOPPED}")

@@ -4,6 +4,7 @@ One run a method, task and seed of `sweep.REPORT`, at the rates of RATES; then t
 subspaces of d dimensions, from the base and from random weights, each d at its best rate.
 """
 
+import math
 import random
 
 import numpy as np
@@ -208,9 +209,11 @@ def run_subspace(cell, rate, seed):
         start = GPT(start.config).eval()
     model = inside.Subspace(start, cell["d"], seed)
     try:
-        train.fit(model, train.rows(data), steps=200, rate=rate, seed=seed, progress=False)
+        done = train.fit(model, train.rows(data), steps=200, rate=rate, seed=seed, progress=False)
     except FloatingPointError:
         return {"target": None, "exact": 0.0}
+    if not done.whole:
+        return {"target": math.nan, "exact": math.nan}
     tuned = model.settled()
     return {"target": measure.excess(tuned, trials.Probe(style, seed).target),
             "exact": measure.evaluate(tuned, style, n=200, seed=seed + 1000).exact}

@@ -54,7 +54,7 @@ class Trial:
     trainable: int = 0
     optimizer_bytes: int = 0
     saved_bytes: int = 0
-    seconds_per_step: float = 0.0
+    seconds_per_step: float = math.nan
     whole: bool = True
 
 
@@ -104,12 +104,12 @@ def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", ini
                         evaluate=lambda m: probe(m) if next(looks) in checkpoints else None)
     book = ledger(model)
     done.trainable, done.optimizer_bytes = book.trainable, book.optimizer_bytes
-    done.seconds_per_step, done.whole = history.seconds_per_step, history.whole
+    done.whole = history.whole
     done.path = [(step, *seen) for step, seen in history.evaluations if seen]
     if not done.whole:
         done.path = done.path or [(0, math.nan, math.nan)]
         return model, done
-    done.target, done.others = done.path[-1][1:]
+    done.seconds_per_step, (_, done.target, done.others) = history.seconds_per_step, done.path[-1]
     with train.threads(1):
         done.exact = measure.evaluate(model, style, n=200, seed=seed + 1000).exact
         done.saved_bytes = saved_for_backward(model, data)

@@ -45,11 +45,8 @@ def preset():
 
 @contextlib.contextmanager
 def threads(count):
-    """Inside, PyTorch computes with so many threads; afterwards with as many as before.
-
-    A model as small as the town's is no faster with two, and many times slower when the machine has
-    other work to do: the threads of a product then wait for each other.
-    """
+    """Inside, PyTorch computes with so many threads: on a busy machine the town's model is many
+    times slower with two than with one."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -58,33 +55,40 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-_together = []  # one entry for each `together` that is open: has somebody asked it to stop?
+@dataclass
+class Runs:
+    """The runs of one `together`: did all come to their end?"""
+
+    whole: bool = True
+
+
+_open = []  # the Runs that we are in
 
 
 @contextlib.contextmanager
 def together():
     """Runs that are judged together: the stop button (Ctrl+C) ends this one and all that follow.
 
-    Those come back as interrupted as the first, so that no later cell meets a missing name; and
-    `expect`, `verdict` and `settle`, told of the runs, judge nothing. A second Ctrl+C is the usual
-    KeyboardInterrupt.
+    with train.together() as runs: ... Those that follow come back untrained, so that no later cell
+    meets a missing name; and `expect`, `verdict` and `settle`, told `of=runs`, judge nothing. A
+    second Ctrl+C is a KeyboardInterrupt.
     """
     def stop(number, frame):
-        if _together[-1]:
+        if not runs.whole:
             raise KeyboardInterrupt
-        _together[-1] = True
+        runs.whole = False
 
-    hears = threading.current_thread() is threading.main_thread()  # others get no signals
-    before = signal.signal(signal.SIGINT, stop) if hears else None
-    _together.append(False)
+    runs, hears = Runs(), threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop) if hears else None  # other threads get no signals
+    _open.append(runs)
     try:
-        yield
+        yield runs
     finally:
+        _open.pop()
         if hears:
             signal.signal(signal.SIGINT, before or signal.default_int_handler)
-        if _together.pop():
-            print("Stopped: no run of this cell trains on, and nothing is judged from it. To have "
-                  "it whole, run the cell again.")
+        if not runs.whole:
+            print("Stopped: nothing of this cell trains on or is judged. To have it, run it again.")
 
 
 @dataclass
@@ -131,7 +135,7 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
     try:
         with threads(1):
             for step in _bar(steps, progress):
-                if any(_together):
+                if not all(runs.whole for runs in _open):
                     raise KeyboardInterrupt
                 start = time.perf_counter()
                 now = rate_at(step, steps, rate, warmup)

@@ -47,7 +47,8 @@ def test_every_dependency_is_used(need):
     name = split(need)[0]
     here = {"jupyterlab": ["start.py"], "pytest": ["start.py"], "matplotlib": ["lora_mini"],
             "ipywidgets": ["lessons"], "nbval": ["conftest.py"], "peft": ["tests"],
-            "jupytext": ["build.py"], "nbclient": ["build.py"], "playwright": ["tests"]}
+            "jupytext": ["build.py"], "nbclient": ["build.py"], "playwright": ["tests"],
+            "hypothesis": ["tests"], "notebook": ["tests"]}
     places = [build.ROOT / place for place in here.get(name, ["lora_mini"])]
     files = [f for p in places for f in ([p] if p.is_file() else sorted(p.rglob("*.py")))]
     said = "".join(f.read_text("utf-8") for f in files if f.name != "test_dependencies.py")

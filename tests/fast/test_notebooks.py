@@ -75,12 +75,44 @@ def test_bets_exercises_and_recall_questions_are_there(lesson):
 
 
 @each_lesson
+def test_a_cell_that_expects_or_speaks_a_verdict_does_nothing_else_and_is_folded(lesson):
+    for cell in cells(lesson, "code"):
+        if calls(cell.source, "expect", "verdict"):
+            assert cell.metadata.get("jupyter") == {"source_hidden": True}, cell.source
+
+
+@each_lesson
 def test_sizes(lesson):
     assert len(prose(lesson).split()) <= 2500
     code = [c.source.splitlines() for c in cells(lesson, "code")]
     assert max(map(len, code)) <= 20
     assert max(len(line) for source in code for line in source) <= 110
     assert (build.ROOT / "notebooks" / f"{lesson.stem}.ipynb").stat().st_size < 500_000
+
+
+def accidental_lists(text):
+    """Lines inside a paragraph that Markdown takes for the item of a list."""
+    found, listed, before = [], False, ""
+    for line in text.splitlines():
+        item = re.match(r" {0,3}([-+*]|\d{1,9}[.)]) ", line)
+        begins = len(before) < 80 or before.endswith((":", ".", "?", "**"))  # no wrapped line
+        if item and not listed and not begins:
+            found.append(line)
+        if item:
+            listed = True
+        elif not line.strip() or line.startswith("#"):
+            listed = False
+        before = line
+    return found
+
+
+@each_lesson
+def test_no_line_of_a_paragraph_is_taken_for_a_list(lesson):
+    assert accidental_lists(90 * "x" + " of\n8. Then") == ["8. Then"]
+    assert accidental_lists(90 * "x" + "\n+ b") == ["+ b"]
+    assert accidental_lists("You can:\n- one\n  more\n- two\n\n1. a\n2. b\n\n8.5 is") == []
+    for cell in cells(lesson, "markdown"):
+        assert accidental_lists(cell.source) == []
 
 
 @each_lesson

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lora_mini.desk import curves as drawn
+from lora_mini.desk import sliders
 from lora_mini.desk.sliders import CurveSlider
 
 NAMES = {"name": "new words", "xlabel": "rank", "ylabel": "excess"}
@@ -99,11 +100,20 @@ def test_the_still_has_a_panel_a_notch_on_one_scale():
     plt.close(fig)
 
 
-def test_the_bundle_holds_the_widget_the_still_and_its_words():
-    data, _ = made()._repr_mimebundle_()
-    assert data["text/plain"] == "[slider] words"
-    assert "application/vnd.jupyter.widget-view+json" in data
-    picture = re.search('src="data:image/png;base64,([^"]*)"', data["text/html"])[1]
-    still = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
-    assert still.shape[1] > still.shape[0] > 100
-    assert 'alt="words"' in data["text/html"] and not plt.get_fignums()
+def test_it_puts_out_the_widget_then_the_still_both_with_its_words(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sliders, "display", lambda data, **_: shown.append(data))
+    made()._ipython_display_()
+    widget, still = shown
+    assert widget["text/plain"] == still["text/plain"] == "[slider] words"
+    assert "application/vnd.jupyter.widget-view+json" in widget and "text/html" not in widget
+    picture = re.search('src="data:image/png;base64,([^"]*)"', still["text/html"])[1]
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
+    assert pixels.shape[1] > pixels.shape[0] > 100
+    assert 'alt="words"' in still["text/html"] and not plt.get_fignums()
+
+
+def test_its_letters_are_as_large_as_the_room_needs(monkeypatch):
+    assert made().font == 0
+    monkeypatch.setenv("LORA_MINI_FONT", "18")
+    assert made().font == 18 and sliders.RankSlider(np.eye(3), "words", most=2).font == 18

@@ -12,10 +12,13 @@ README = (build.ROOT / "README.md").read_text("utf-8")
 
 @pytest.mark.parametrize("lesson", build.all_lessons(), ids=lambda p: p.stem[:2])
 def test_the_time_to_study_is_counted(lesson):
-    counted = 5 * round(study_time.minutes(lesson)[1] / 5)
-    row = re.search(rf"^\| `{lesson.stem}` \|.*\| (\d+) min \|", README, re.M)
-    said = re.search(r"About (\d+) minutes", lesson.read_text("utf-8"))
-    assert int(row[1]) == int(said[1]) == counted
+    core, everything = (5 * round(counted / 5) for counted in study_time.minutes(lesson))
+    row = re.search(rf"^\| `{lesson.stem}` \|.*\| (\d+) / (\d+) min \|", README, re.M)
+    text = " ".join(lesson.read_text("utf-8").replace("\n#", "").split())
+    said = re.search(r"About (\d+) minutes to study; the core path about (\d+)", text)
+    assert [int(n) for n in row.groups()] == [core, everything]
+    assert [int(n) for n in said.groups()] == [everything, core]
+    assert core <= 45
 
 
 def test_words_lines_and_tasks_are_counted_and_a_second_reading_apart(tmp_path):

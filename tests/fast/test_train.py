@@ -347,15 +347,17 @@ def test_the_stop_button_ends_every_run_of_a_cell_and_leaves_no_missing_name(mon
 
     monkeypatch.setattr(train, "_step", stopped)
     usual = signal.getsignal(signal.SIGINT)
-    with train.together():
+    with train.together() as runs:
         found = {seed: tuned(seed) for seed in range(4)}
-    assert len(steps) == 9 and signal.getsignal(signal.SIGINT) is usual
+    assert not runs.whole and len(steps) == 9
+    assert signal.getsignal(signal.SIGINT) is usual
     assert [run.whole for _, run in found.values()] == [True, False, False, False]
-    assert "nothing is judged from it" in capsys.readouterr().out
+    assert "nothing of this cell trains on or is judged" in capsys.readouterr().out
     assert math.isnan(found[3][1].target) and math.isnan(found[3][1].path[-1][1])
     assert math.isfinite(train.loss(found[3][0], DATA.tokens, DATA.mask).item())
-    with train.together():
+    with train.together() as runs:
         assert tuned(1)[1].whole
+    assert runs.whole
     assert capsys.readouterr().out == ""
 
 

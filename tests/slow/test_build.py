@@ -71,12 +71,19 @@ def test_the_learners_edition_has_stubs_and_folds_the_whole_solution(project):
     assert "halves = [\n    4, 3]\nanswer" in cells[exercise + 2]
 
 
-def test_the_solved_edition_has_no_markers_and_the_student_edition_no_solution(project):
-    solved, student = (build.assemble(project, edition) for edition in ("solved", "student"))
-    assert "def double(x):\n    return 2 * x\n\n\n" in "\n".join(sources(solved))
-    assert not any(mark in source for nb in (solved, student) for source in sources(nb)
+def test_the_solved_edition_has_no_markers(project):
+    solved = sources(build.assemble(project, "solved"))
+    assert "def double(x):\n    return 2 * x\n\n\n" in "\n".join(solved)
+    assert not any(mark in source for source in solved
                    for mark in ("<solution>", "<stub>", "details"))
-    assert "2 * x" not in "\n".join(sources(student))
+
+
+def test_a_cell_that_only_judges_is_folded_and_no_other(project):
+    cells = [c for c in build.assemble(project).cells if c.cell_type == "code"]
+    folded = [c.source for c in cells if c.metadata.get("jupyter") == {"source_hidden": True}]
+    assert folded == ['expect("x is below three", x < 3)']
+    assert build.judges('settle("a", 1)\nverdict("C1", of=runs)')
+    assert not build.judges('y = 1\nsettle("a", y)') and not build.judges("# nothing")
 
 
 def test_ids_come_from_content_so_that_a_new_cell_leaves_the_others_alone(project):

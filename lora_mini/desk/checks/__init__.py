@@ -3,10 +3,14 @@
 "not attempted yet", "not yet: ..." with what to look at, or "solved".
 """
 
+import re
 import textwrap
 
 import numpy as np
 
+SHAPES = re.compile(  # what NumPy and PyTorch say when two arrays don't fit together
+    r"\(size (\d+) is different from (\d+)\)|shapes (\([\d,]*\)) (?:and )?(\([\d,]*\))"
+    r"|\((\d+x\d+) and (\d+x\d+)\)|tensor a \((\d+)\) .* tensor b \((\d+)\)")
 UNTOUCHED = (None, ...)  # what a stub returns before the reader has written anything
 
 
@@ -22,7 +26,7 @@ def answer(attempt, right, hints=()):
         try:
             attempt = attempt()
         except Exception as error:
-            _say(f"not yet: your code raised {type(error).__name__}: {error}")
+            _say(f"not yet: {_raised(error)}")
             return
     if any(attempt is empty for empty in UNTOUCHED):
         print("not attempted yet" + (" (nothing was returned)" if function else ""))
@@ -50,6 +54,15 @@ def none_or(attempts):
 
 def _say(words):
     print(textwrap.fill(words, 95))
+
+
+def _raised(error):
+    if found := SHAPES.search(str(error)):
+        one, other = filter(None, found.groups())
+        return (f"two shapes don't fit together, {one} and {other}. Write the shape of each array "
+                "beside it: in a product the inner two sizes must be equal, in a sum both shapes. "
+                "Which one should be transposed, or stand on the other side?")
+    return f"your code raised {type(error).__name__}: {error}"
 
 
 def _holds(test, attempt):

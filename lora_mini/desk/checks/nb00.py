@@ -11,7 +11,11 @@ def check_patch_numbers(numbers):
         (lambda n: n == 4096 * 4096, "that is the whole matrix"),
         (lambda n: n == 4096 + 4096, "that is one column and one row; rank 8 has eight of each"),
         (lambda n: n == 8 * 4096, "a rank costs a column and a row: you counted one of the two"),
-        (lambda n: n in (8 * 4096 * 4096, 8 * 2 * 8192, 2 * 8 * 8192), "the columns and the rows add up; they don't multiply"),
+        (lambda n: n == 2 * 8 * (4096 + 4096), "that is twice too many: each of the two thin matrices "
+                                               "was counted twice"),
+        (lambda n: n in (8 * 4096 * 4096, (8 * 4096) ** 2),
+         "the numbers of B and of A add up; they don't multiply"),
+        (lambda n: n > 4096 * 4096, "a patch of rank 8 holds fewer numbers than the matrix"),
     ])
 
 

@@ -1,5 +1,7 @@
 """Checks for notebook 03: a count, a gradient, and a strength that depends on the rank."""
 
+import tracemalloc
+
 import numpy as np
 
 from lora_mini.desk.checks import answer, close, none_or
@@ -20,33 +22,80 @@ def check_count(numbers):
 
 
 def check_grad_B(grad_B):
-    """`grad_B(G, x, A, scale)` must be dL/dB, (d_out, r), for G = dL/dy (n, d_out)."""
+    """`grad_B(G, x, A, scale)` must be dL/dB, (d_out, r), for G = dL/dy (n, d_out), without D.
+
+    Looks at two sizes. At the second, D would be by far the largest array, and the memory in use
+    while `grad_B` runs shows whether it, or as much, was ever formed.
+    """
     rng = np.random.default_rng(3)
-    G, x, scale = rng.standard_normal((5, 4)), rng.standard_normal((5, 3)), 3.0  # alpha 6, r 2
-    right = scale * G.T @ (x @ A.T)
-    answer(lambda: grad_B(G, x, A, scale), lambda g: close(g, right), [
-        (lambda g: close(g, right / scale), "the scale is missing: y holds scale * x A^T B^T"),
-        (lambda g: close(g, right * scale), "the scale enters once"),
-        (lambda g: close(g, right.T), "transposed: a gradient has the shape of its parameter, "
-                                      "here (d_out, r)"),
-        (lambda g: close(g, scale * G.T @ x), "that is the gradient of the whole update, "
-                                              "(d_out, d_in); B meets x only through A"),
-        (lambda g: close(g, right / 5), "don't average again: the loss did, and G carries it"),
-        (lambda g: np.shape(g) != right.shape, "expected the shape of B, here (4, 2)"),
+    small = rng.standard_normal((5, 4)), rng.standard_normal((5, 3)), A, 3.0  # alpha 6, r 2
+    wide = *(rng.standard_normal(size) for size in ((2, 400), (2, 500), (3, 500))), 2.5
+    (G, x, _, scale), size_of_D = small, 400 * 500 * 8  # bytes
+    right, right_wide = (s * G.T @ (x @ A.T) for G, x, A, s in (small, wide))
+
+    def attempt():
+        found = grad_B(*small)
+        return none_or([found, *_with_peak(grad_B, wide)]) if np.shape(found) else found
+
+    def solved(f):
+        return close(f[0], right) and close(f[1], right_wide) and f[2] < size_of_D / 4
+
+    answer(attempt, solved, [
+        (lambda f: close(f[0], right / scale), "the scale is missing: y holds scale * x A^T B^T"),
+        (lambda f: close(f[0], right * scale), "the scale enters once"),
+        (lambda f: close(f[0], right.T), "transposed: a gradient has the shape of its parameter, "
+                                         "here (d_out, r)"),
+        (lambda f: close(f[0], scale * G.T @ x), "that is the gradient of the whole update, "
+                                                 "(d_out, d_in); B meets x only through A"),
+        (lambda f: close(f[0], right / 5), "don't average again: the loss did, and G carries it"),
+        (lambda f: np.shape(f[0]) != right.shape, "expected the shape of B, here (4, 2)"),
+        (lambda f: close(f[0], right) and not close(f[1], right_wide),
+         "right for d_out 4, d_in 3 and r 2, but not for 400, 500 and 3"),
+        (lambda f: close(f[0], right), "the numbers are right, but on the way there your function "
+                                       "held as many numbers as D has. In which order do you "
+                                       "multiply?"),
     ])
 
 
+def _with_peak(function, arguments):
+    """(what the function returns, the most bytes that were in use at once while it ran)."""
+    outer = tracemalloc.is_tracing()
+    if not outer:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        found = function(*arguments)
+        return found, tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not outer:
+            tracemalloc.stop()
+
+
 def check_update(update):
-    """`update(A, B, alpha)` must be (alpha / r) B A, on the paper fixture and at another rank."""
-    twice = np.vstack([A, A]), np.hstack([B, B])  # rank 4; its product is 2 BA, and 1/r is halved
-    right = 3.0 * B @ A
-    answer(lambda: none_or([update(A, B, 6.0), update(*twice, 6.0)]),
-           lambda f: close(f[0], right) and close(f[1], right), [
-        (lambda f: close(f[0], 2 * right), "with r 2 and alpha 6 the scale should be 3, yours is 6. "
-                                           "A learner who doubles r gets twice the update for it"),
-        (lambda f: close(f[0], right / 3), "alpha has no effect any more"),
-        (lambda f: close(f[0], 2 * right / 3), "divide by the rank, not by d_in: A is (r, d_in)"),
-        (lambda f: close(f[0], right * 2**0.5), "that is alpha / sqrt(r), the scale of rsLoRA; here we "
-                                                "want alpha / r"),
+    """`update(A, B, alpha)` must be (alpha / r) B A, at two ranks and shapes, for two alphas."""
+    rng = np.random.default_rng(5)
+    A4, B4 = rng.standard_normal((4, 5)), rng.standard_normal((3, 4))
+    right, right4 = 3.0 * B @ A, 1.5 * B4 @ A4
+
+    def times(f):
+        """By what factor every entry is off at r 2, alpha 6; NaN if there is no such factor."""
+        ratio = f[0][right != 0] / right[right != 0]
+        return ratio.mean() if close(f[0], ratio.mean() * right) else np.nan
+
+    def off_by(low, high):
+        return lambda f: low < times(f) < high
+
+    answer(lambda: none_or([update(A, B, 6.0), update(A4, B4, 6.0), update(A, B, 12.0)]),
+           lambda f: close(f[0], right) and close(f[1], right4) and close(f[2], 2 * right), [
+        (lambda f: np.shape(f[0]) != right.shape or np.shape(f[1]) != right4.shape,
+         "expected the shape of W, (d_out, d_in): (2, 3) for the small example"),
+        (lambda f: close(f[0], f[2]), "alpha has no effect: at 6 and at 12 the update is the same"),
+        (off_by(1.99, 2.01), "for the small example (r 2, alpha 6) the top right entry should be "
+                             "12, and is 24; all the others are twice too large as well"),
+        (off_by(1.01, np.inf), "for the small example (r 2, alpha 6) every entry is too large, "
+                               "all by the same factor"),
+        (off_by(0, 0.99), "for the small example (r 2, alpha 6) every entry is too small, all "
+                          "by the same factor"),
         (lambda f: close(f[0], right), "right at r 2, but at r 4 the scale is off"),
     ])
