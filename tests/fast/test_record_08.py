@@ -8,9 +8,8 @@ import torch
 
 import lora_mini as lm
 from lora_mini.desk import verdicts
-from lora_mini.desk.intervals import prediction
-from lora_mini.lab import inside, nb08, record, sweep, trials
-from lora_mini.world import base, town
+from lora_mini.lab import inside, nb08, record, sweep
+from lora_mini.world import base
 from lora_mini.world.gpt import GPT, Config
 
 REC = record.load("08")
@@ -146,17 +145,3 @@ def shares(added=0.0):
 def test_a_fault_planted_in_the_data_flips_the_verdict_on_c13():
     assert verdicts.weigh("C13", shares()).word == "misleading"
     assert verdicts.weigh("C13", shares(0.25)).word == "holds"
-
-
-@pytest.mark.parametrize("method", ["full"])
-def test_a_seed_that_the_record_has_not_used_lands_where_it_predicts(method):
-    """One point redone, and opened: about five seconds."""
-    task = "0 new words"
-    model = base.load_base("cpu", base.SHIPPED)
-    tuned, redone = trials.tune(model, method, nb08.TASKS[task],
-                                nb08.RATES[task][method], seed=30, checkpoints=(200,))
-    recorded, floor = runs(method, task), 0.02 * town.entropy(nb08.TASKS[task])
-    assert prediction(recorded["target"], floor=floor).holds(redone.target)
-    seen = nb08.spectra(model, tuned, np.random.default_rng(30))
-    expected = prediction([fmean(s) for s in recorded["share"]], floor=0.02)
-    assert expected.holds(fmean(seen["share"]))
