@@ -1,7 +1,8 @@
 """A pretend accelerator: the device "pretend:0", which computes on the CPU and never mixes devices.
 
-Where no GPU is at hand it shows two things that the CPU alone can't: code that forgets to move a
-tensor fails here as it would on CUDA, and code that moves all of them gets the CPU's numbers.
+Where no GPU is at hand it shows what the CPU alone can't: code that forgets to move a tensor fails
+here as it would on CUDA, code that wants float64 fails as on a Mac's GPU, and code that does
+neither gets the CPU's numbers.
 Importing this registers the device for the whole process, so tests import it in a process of
 their own. It rests on a private entry point of PyTorch, seen to work in torch 2.13.
 """
@@ -21,6 +22,8 @@ class PretendTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, numbers):
+        if numbers.dtype in (torch.float64, torch.complex128):  # as on a Mac's GPU
+            raise TypeError(f"{DEVICE} has no {numbers.dtype}: move to the CPU before converting")
         made = torch.Tensor._make_wrapper_subclass(
             cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=DEVICE)
         made.numbers = numbers

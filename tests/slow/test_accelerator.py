@@ -52,6 +52,7 @@ def report():
     import pretend_accelerator
 
     from lora_mini.lab import inside, trials
+    from lora_mini.variants import magnitude_direction
     from lora_mini.world import base, measure, text, town, train
 
     def trial(device, method="LoRA r=2"):  # what notebooks 06, 07 and 09 do
@@ -67,9 +68,10 @@ def report():
         data = trials.Probe(style, 0, n=12).target
         subspace = inside.Subspace(model, 64, seed=0)
         losses = train.fit(subspace, train.rows(data, 8), steps=3, rate=1e-2).losses
+        turned = magnitude_direction(*(m.blocks[0].up_proj.weight for m in (model, tuned)))
         *_, bits = trials.memorize(model, "LoRA r=2", 8, 1e-2, seed=0, steps=2, size=8)
         return [moved, measure.excess(inside.placed(tuned, inside.matrices(tuned)), data),
-                measure.excess(subspace.settled(), data), *losses, bits / 100]
+                measure.excess(subspace.settled(), data), *losses, *turned, bits / 100]
 
     model = base.load_base()  # LORA_MINI_DEVICE says where to
     tokens = text.batch(town.sample_frames(2), town.STYLES["plain"]).tokens
@@ -84,6 +86,11 @@ def report():
         found["caught"] = "nothing"
     except RuntimeError as error:
         found["caught"] = str(error)
+    try:
+        next(model.parameters()).double()
+        found["float64"] = "nothing"
+    except TypeError as error:
+        found["float64"] = str(error)
     print(json.dumps(found))
 
 
@@ -143,6 +150,10 @@ def test_an_update_opened_on_the_accelerator_equals_the_cpu(found):
 
 def test_a_tensor_left_behind_on_the_cpu_is_caught(found):
     assert "expected all tensors on pretend:0, but one is on the CPU" in found["caught"]
+
+
+def test_float64_is_refused_as_on_a_macs_gpu(found):
+    assert "pretend:0 has no torch.float64" in found["float64"]
 
 
 if __name__ == "__main__":
