@@ -64,7 +64,7 @@ def smoke_test(make_model, step):
                         + (f"; of its buffers, {', '.join(moved)} moved" if moved else "")))
     still = [n for n, m in layers.items() if not m.lora_B.any()
              or "lora_A" in m.trains and torch.equal(m.lora_A, A_before[n])]
-    points.append(Point(not still, "after three steps every B is away from zero and every A that "
+    points.append(Point(not still, "after three steps every B has left zero, and every A that "
                         "trains has moved" + (f"; not so in {', '.join(still)}" if still else "")))
     return points + _after(model, inputs[0])
 
@@ -87,14 +87,15 @@ def _after(model, inputs):
     with disabled(model):
         base = _output(model, *inputs)
     points = [Point(not torch.equal(base, apart), "the trained adapter changes the outputs, and "
-                                                  "switching it off changes them back")]
+                                                  "switching it off undoes that")]
     merge(model)
     merged = _output(model, *inputs)
     unmerge(model)
     gap = (merged - apart).abs().max().item() / max(apart.abs().max().item(), 1e-30)
     bound = torch.finfo(apart.dtype).eps ** 0.5  # half of the digits that the dtype has
     points.append(Point(gap <= bound, f"merged outputs are off by {gap:.0e} of the largest, "
-                                      f"at most {bound:.0e} for {apart.dtype}"))
+                                      f"at most {bound:.0e} for "
+                                      + str(apart.dtype).removeprefix("torch.")))
     again = torch.equal(_output(model, *inputs), apart)
     return [*points, Point(again, "unmerging restores every bit")]
 

@@ -98,7 +98,7 @@ def _no_match(pattern, candidates, modules):
     leaves = list(dict.fromkeys(name.rpartition(".")[2] for name in candidates))
     if near := difflib.get_close_matches(pattern, leaves + sorted(candidates), n=3, cutoff=0.6):
         return f"{pattern!r} matches no module; the nearest names are {', '.join(near)}"
-    return f"{pattern!r} matches no module; the last names that there are: {', '.join(leaves)}"
+    return f"{pattern!r} matches no module; the last parts of names: {', '.join(leaves)}"
 
 
 def _passed_over(modules):

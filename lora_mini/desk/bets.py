@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lora_mini.desk.intervals import interval
+from lora_mini.desk.say import say
 
 STOPPED = "a run above was stopped. Run its cell again, then this one."
 
@@ -38,7 +39,7 @@ def bet(name, guess=None, *, choices=None):
         if not isinstance(key, str) or not key:
             problem = f"its name must be a text, got {key!r:.60}"
         if problem:
-            print(f"This bet can't be noted ({key!s:.60}): {problem}. What you bet before stands.")
+            say(f"This bet can't be noted ({key!s:.60}): {problem}. What you bet before stands.")
             return
         placed[key] = value
     back = 0
@@ -49,13 +50,13 @@ def bet(name, guess=None, *, choices=None):
             return  # it said why
     if isinstance(name, dict):
         count = sum(value is not None for value in placed.values())
-        print(f"{count} of {len(placed)} bets placed. None means no bet; you can come back.")
+        say(f"{count} of {len(placed)} bets placed. None means no bet; you can come back.")
     elif placed[name] is not None:
-        print(f"Your bet: {_text(placed[name])}. It is settled further down.")
+        say(f"Your bet: {_text(placed[name])}. It is settled further down.")
     elif back:
-        print("Your bet is taken back.")
+        say("Your bet is taken back.")
     else:
-        print("No bet yet: put your guess in place of None and run this again, or just read on.")
+        say("No bet yet: put your guess in place of None and run this again, or just read on.")
 
 
 def settle(name, outcome, *, unit="", within=0.25, lead=None, of=None, only_if_placed=False):
@@ -71,17 +72,17 @@ def settle(name, outcome, *, unit="", within=0.25, lead=None, of=None, only_if_p
     outcome = str(outcome) if isinstance(outcome, str) else float(outcome)
     if not whole(of) or isinstance(outcome, float) and not math.isfinite(outcome):
         if not only_if_placed:
-            print(f"Not settled: {STOPPED}")
+            say(f"Not settled: {STOPPED}")
         return
     answer = f"The answer: {_text(outcome)}{unit}"
     unsure = lead is not None and interval(lead).low <= 0
     if unsure:
-        answer = (f"Too close to call at {len(lead)} seeds: {_text(outcome)}{unit} is ahead, but "
-                  "the interval reaches its rival")
+        answer = (f"Too close to call at {len(lead)} seeds: the means say {_text(outcome)}{unit}, "
+                  "but the interval of their lead reaches 0")
     record = _read(name)
     if not record:
         if not only_if_placed:
-            print(f"{answer}. You placed no bet.")
+            say(f"{answer}. You placed no bet.")
         return
     guess = record["guess"]
     if unsure:
@@ -91,7 +92,7 @@ def settle(name, outcome, *, unit="", within=0.25, lead=None, of=None, only_if_p
     else:
         close = abs(guess - outcome) <= within * abs(outcome)
         how = f"off by {_text(abs(guess - outcome))}{unit}, " + ("close" if close else "not close")
-    print(f"{answer}. Your bet: {_text(guess)}{unit if not isinstance(guess, str) else ''}: {how}.")
+    say(f"{answer}. Your bet: {_text(guess)}{unit if not isinstance(guess, str) else ''}: {how}.")
     _write(name, {"guess": guess, "outcome": outcome, "close": close})
 
 
@@ -144,16 +145,16 @@ def _read(name):
     except FileNotFoundError:
         return {}
     except (OSError, RuntimeError) as error:
-        print(f"Your bet can't be read ({error}); the course goes on without it.")
+        say(f"Your bet can't be read ({error}); the course goes on without it.")
         return {}
     except (ValueError, TypeError, LookupError, OverflowError):
         pass  # said below, for every kind of damage
     aside = path.with_suffix(".damaged")
     try:
         path.replace(aside)
-        print(f"This bet's file was damaged: it is kept as {aside}; bet again if you like.")
+        say(f"This bet's file was damaged: it is kept as {aside}; bet again if you like.")
     except OSError as error:
-        print(f"This bet's file is damaged and can't be moved aside ({error}).")
+        say(f"This bet's file is damaged and can't be moved aside ({error}).")
     return {}
 
 
@@ -167,7 +168,7 @@ def _write(name, record):
         draft.replace(path)
         return True
     except (OSError, RuntimeError) as error:
-        print(f"Your bet can't be kept ({error}); the course goes on without it.")
+        say(f"Your bet can't be kept ({error}); the course goes on without it.")
         return False
 
 
@@ -179,5 +180,5 @@ def _take_back(name):
     except FileNotFoundError:
         return 0
     except (OSError, RuntimeError) as error:
-        print(f"Your earlier bet can't be taken back ({error}).")
+        say(f"Your earlier bet can't be taken back ({error}).")
         return 0

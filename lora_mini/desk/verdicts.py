@@ -4,13 +4,13 @@ The words are four: holds; holds when ...; misleading because ...; not decided. 
 printed and never raised: on another machine it may differ, and the notebook goes on.
 """
 
-import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_mini.desk.bets import STOPPED, settle, whole
 from lora_mini.desk.intervals import interval
+from lora_mini.desk.say import say
 
 WORDS = ("holds", "holds when", "misleading", "not decided")
 SEEN = {True: "yes", False: "no", None: "not measured"}
@@ -90,9 +90,9 @@ def verdict(claim, effects=None, *, of=None, **facts):
     they rest on; if they were stopped, no verdict is spoken.
     """
     row = _row(claim, "logic" if effects is None else "measured")
-    print(textwrap.fill(f"{claim}: \"{row['says']}\"", 95))
+    say(f"{claim}: \"{row['says']}\"")
     if not whole(of):
-        print(f"No verdict: {STOPPED}")
+        say(f"No verdict: {STOPPED}")
         return
     if effects is None:
         facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
@@ -100,11 +100,12 @@ def verdict(claim, effects=None, *, of=None, **facts):
         result = judge(claim, **facts)
     else:
         result = weigh(claim, effects)
-        lines = [f"{row['effect']}; it counts from {row['at_least']:+g} up"]
-        lines += [f"  {c}: {'not measured' if values is None else interval(values)}"
-                  for c, values in effects.items()]
-    print(*(f"  {line}" for line in lines), sep="\n")
-    print(textwrap.fill(f"Verdict: {result}", 95))
+        say(f"{row['effect']}; it counts from {row['at_least']:+g} up", indent=2)
+        lines = [f"{c}: {'not measured' if values is None else interval(values)}"
+                 for c, values in effects.items()]
+    for line in lines:
+        say(line, indent=2 if effects is None else 4)
+    say(f"Verdict: {result}")
     settle(claim, result.word, only_if_placed=True)
 
 
@@ -114,9 +115,9 @@ def expect(sentence, seen, *, of=None):
     of: the runs that it rests on; if they were stopped, nothing was seen.
     """
     if not whole(of):
-        print(f"Not measured: {STOPPED}")
+        say(f"Not measured: {STOPPED}")
         return
-    print(f"{'Seen here' if seen else 'NOT seen here'}: {sentence}.")
+    say(f"{'Seen here' if seen else 'NOT seen here'}: {sentence}.")
 
 
 def _row(claim, kind):

@@ -52,10 +52,10 @@ def names():
 
 
 def label(record):
-    """One line for under a recorded figure: machine, torch, command."""
+    """Two lines for a recorded figure: command and machine, torch and code."""
     about = record["about"]
-    return (f"recorded: {about['command']}, {about['machine']}, torch {about['torch']}, "
-            f"code {about['code']}")
+    return (f"recorded: {about['command']}, {about['machine']},\n"
+            f"torch {about['torch']}, code {about['code']}")
 
 
 def code_hash():

@@ -57,7 +57,7 @@ def spoilt(value):
     (net, dict(target_modules=3), TypeError, "names as strings, got 3"),
     (net, dict(target_modules=["all-linear"]), ValueError, "not in a list"),
     (net, dict(target_modules="("), ValueError, "no valid pattern"),
-    (net, dict(target_modules=["query"]), ValueError, "names that there are: 0, 2"),
+    (net, dict(target_modules=["query"]), ValueError, "last parts of names: 0, 2"),
     (net, dict(dropout="0.1"), ValueError, "a number.*'0.1'"),
     (net, dict(dropout=torch.tensor(0.1)), ValueError, "a number"),
     (net, dict(rank=2.0), ValueError, "an int, got 2.0"),

@@ -156,3 +156,11 @@ def test_the_committed_outputs_tell_what_the_text_expects(lesson):
     assert "NOT seen here" not in said
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert not re.search(r"/(root|home|tmp|work|Users)/|ipykernel_\d|Warning", said)
+
+
+@each_lesson
+def test_no_printed_line_is_wider_than_a_projector_shows(lesson):
+    notebook = nbformat.read(build.ROOT / "notebooks" / f"{lesson.stem}.ipynb", 4)
+    lines = [line for c in notebook.cells if c.cell_type == "code" for o in c.outputs
+             for line in o.get("text", "").splitlines()]
+    assert [line for line in lines if len(line) > 80] == []

@@ -4,9 +4,10 @@
 """
 
 import re
-import textwrap
 
 import numpy as np
+
+from lora_mini.desk.say import say
 
 SHAPES = re.compile(  # what NumPy and PyTorch say when two arrays don't fit together
     r"\(size (\d+) is different from (\d+)\)|shapes (\([\d,]*\)) (?:and )?(\([\d,]*\))"
@@ -26,7 +27,7 @@ def answer(attempt, right, hints=()):
         try:
             attempt = attempt()
         except Exception as error:
-            _say(f"not yet: {_raised(error)}")
+            say(f"not yet: {_raised(error)}")
             return
     if any(attempt is empty for empty in UNTOUCHED):
         print("not attempted yet" + (" (nothing was returned)" if function else ""))
@@ -36,9 +37,9 @@ def answer(attempt, right, hints=()):
         return
     for looks_like, words in hints:
         if _holds(looks_like, attempt):
-            _say(f"not yet: {words}")
+            say(f"not yet: {words}")
             return
-    _say(f"not yet: got {_describe(attempt)}; compare it with a case small enough for paper")
+    say(f"not yet: got {_describe(attempt)}; compare it with a case small enough for paper")
 
 
 def close(attempt, value):
@@ -50,10 +51,6 @@ def close(attempt, value):
 def none_or(attempts):
     """None if one of several attempts is None (a stub's answer), else the attempts."""
     return None if any(attempt is None for attempt in attempts) else attempts
-
-
-def _say(words):
-    print(textwrap.fill(words, 95))
 
 
 def _raised(error):
