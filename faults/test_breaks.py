@@ -14,7 +14,7 @@ import pytest
 import build
 
 LORA, MODEL, SVD = "lora_mini/lora.py", "lora_mini/model.py", "lora_mini/svd.py"
-VARIANTS = "lora_mini/variants.py"
+VARIANTS, STEP = "lora_mini/variants.py", "lora_mini/step.py"
 BREAKS = {  # name: (file, what stands there, what is planted, the test that must turn red)
     "scale dropped": (
         LORA, "(self.scaling * F.linear(thin, self.lora_B))", "F.linear(thin, self.lora_B)",
@@ -36,7 +36,8 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         LORA, "kaiming_uniform_(self.lora_A,", "kaiming_uniform_(self.lora_A.T,",
         "fast/test_lora.py::test_A_is_uniform_in_one_over_root_d_in"),
     "merge without the scale": (
-        LORA, "self.update().to(_wide(W))", "(self.lora_B @ self.lora_A).to(_wide(W))",
+        LORA, "step.folded(wide, self.lora_A, self.lora_B, self.scaling)",
+        "step.folded(wide, self.lora_A, self.lora_B, 1.0)",
         "fast/test_lora.py::test_merged_outputs_are_those_of_the_dense_layer"),
     "merged forward adds the branch again": (
         LORA, "return F.linear(x, self.weight, self.base.bias)",
@@ -68,6 +69,19 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a tied weight torn": (
         MODEL, "        _refuse_final(model, layers)\n", "        pass\n",
         "fast/test_model.py::test_a_final_merge_of_a_tied_head_is_refused_and_changes_nothing"),
+    "the fused step forgets the scale on the way back": (
+        STEP, "dB = (((s * A) @ X.T", "dB = ((A @ X.T",
+        "fast/test_step.py::test_it_is_the_dense_layer_in_output_and_gradients"),
+    "folding where it does not pay": (
+        STEP, "return tokens * (d_in + d_out) > d_in * d_out", "return True",
+        "fast/test_step.py::test_the_products_are_those_counted_by_hand"),
+    "the fused step passes over a hook": (
+        STEP, "not (base._forward_hooks or base._forward_pre_hooks", "not (base._forward_pre_hooks",
+        "fast/test_step.py::test_what_would_be_lost_stays_on_the_plain_path"),
+    "the fused step keeps the x of a frozen A": (
+        STEP, "ctx.save_for_backward(x if trains_A else h, W, A, B)",
+        "ctx.save_for_backward(x, h, W, A, B)",
+        "fast/test_step.py::test_only_x_is_kept_beside_the_factors_and_with_a_frozen_A_not_even_that"),
     "wrong end of the spectrum": (
         SVD, "return U[:, :rank], S[:rank], Vt[:rank]\n\n\ndef low",
         "return U[:, -rank:], S[-rank:], Vt[-rank:]\n\n\ndef low",

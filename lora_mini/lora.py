@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lora_mini import step
+
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
@@ -93,7 +95,10 @@ class LoRALinear(nn.Module):
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
                 return self._sum()
-        return (W.to(_wide(W)) + self.update().to(_wide(W))).to(W.dtype)
+        wide = W.to(_wide(W))
+        if type(self).update is LoRALinear.update and self.lora_A.dtype == wide.dtype:
+            return step.folded(wide, self.lora_A, self.lora_B, self.scaling).to(W.dtype)
+        return (wide + self.update().to(wide.dtype)).to(W.dtype)
 
     def _cached(self):
         """The sum, kept as long as nothing that it is made of has changed."""
@@ -130,6 +135,9 @@ class LoRALinear(nn.Module):
 
     def _apart(self, x):
         """The output with base and update apart: x (..., d_in) -> (..., d_out)."""
+        if step.fits(self, x):  # the same numbers, in less time
+            return step.lora_linear(x, self.base.weight, self.bias, self.lora_A, self.lora_B,
+                                    self.scaling)
         thin = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., r)
         y = self.base(x)
         return y + (self.scaling * F.linear(thin, self.lora_B)).to(y.dtype)

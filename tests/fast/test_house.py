@@ -7,7 +7,7 @@ import pytest
 import build
 
 PACKAGE = build.ROOT / "lora_mini"
-GROUND = {"svd", "lora", "targets", "copies", "ledger"}
+GROUND = {"svd", "step", "lora", "targets", "copies", "ledger"}
 MAY = {  # a room or file: what of lora_mini it may import
     **{name: GROUND for name in GROUND},
     "world": {"world"},

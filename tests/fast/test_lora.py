@@ -10,9 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from lora_mini import LoRALinear
+from lora_mini import LoRALinear, step
 
 D_IN, D_OUT, RANK, ALPHA = 6, 4, 2, 5.0
+
+
+@pytest.fixture(autouse=True, params=["plain", "fused"])
+def path(request, monkeypatch):
+    """Both ways to compute it; from enough tokens on the fused one folds."""
+    if request.param == "plain":
+        monkeypatch.setattr(step, "fits", lambda layer, x: False)
 
 
 def layer(dtype=torch.float64, bias=True, **options):

@@ -1,0 +1,102 @@
+"""LoRA's step without waste: what `LoRALinear` computes, as one function with its own gradients.
+
+    y = x (W + s B A)^T + b        x (..., d_in), W (d_out, d_in), A (r, d_in), B (d_out, r)
+
+Autograd, left to itself, walks over tokens x width more often than is needed. Here each product is
+formed in the cheaper order, as in RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415): the update is
+*folded* into W where there are enough tokens to pay for it, else it stays *thin*; and the gradients
+of A and B always go through the thin bracket. Only x and the factors are kept for the way back.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
+
+EXACT = (torch.float32, torch.float64)  # in fewer bits, folding would swallow a small update
+
+
+def lora_linear(x, W, b, A, B, scaling):
+    """x W^T + b + scaling x A^T B^T: x (..., d_in) -> (..., d_out), with gradients for x, A and B.
+
+    W and b are frozen: they get none. Gradients of gradients are right where A trains; where A is
+    frozen they raise RuntimeError.
+    """
+    return _Step.apply(x, W, b, A, B, scaling)
+
+
+def folded(W, A, B, scaling):
+    """W + scaling B A, (d_out, d_in), in one product that starts from W."""
+    return torch.addmm(W, B, A, alpha=scaling)
+
+
+def folds(tokens, d_in, d_out):
+    """Whether folding costs less than two thin products: at any rank, from so many tokens on.
+
+    The fold costs r d_in d_out, the thin products tokens r (d_in + d_out): 32 tokens at 64 x 64.
+    """
+    return tokens * (d_in + d_out) > d_in * d_out
+
+
+def fits(layer, x):
+    """Whether `lora_linear` computes just what this LoRALinear would, hooks and all."""
+    base, own = layer._modules["base"], layer._parameters  # past nn.Module's slow look-up
+    if type(base) is not nn.Linear or layer.training and layer.dropout.p:
+        return False  # a kind of its own, or parametrized
+    frozen, kind = base._parameters, x.device.type
+    W, b = frozen.get("weight"), frozen.get("bias")
+    A, B = own.get("lora_A"), own.get("lora_B")
+    return (
+        type(x) in (torch.Tensor, nn.Parameter) and x.dtype in EXACT
+        and all(type(t) is nn.Parameter and t.dtype == x.dtype for t in (W, A, B))
+        and not W.requires_grad and (b is None or b.dtype == x.dtype and not b.requires_grad)
+        and not (base._forward_hooks or base._forward_pre_hooks or base._backward_hooks
+                 or base._backward_pre_hooks or _has_any_global_hook())
+        and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+        and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+class _Step(torch.autograd.Function):
+    # Thin products are formed with the rank as the first axis, (r, n), as A X^T and not X A^T: on a
+    # CPU that is two to four times faster, since rows of length r are too short to be worth a call.
+
+    @staticmethod
+    def forward(ctx, x, W, b, A, B, scaling):
+        (d_out, d_in), trains_A, h = W.shape, ctx.needs_input_grad[3], None
+        if fold := folds(x.numel() // d_in, d_in, d_out):
+            y = F.linear(x, folded(W, A, B, scaling), b)  # (..., d_out)
+        if not fold or not trains_A:
+            X = x.reshape(-1, d_in)  # (n, d_in)
+            h = A @ X.T  # (r, n)
+        if not fold:
+            y = F.linear(X, W, b).addmm_(h.T, B.T, alpha=scaling).view(*x.shape[:-1], d_out)
+        ctx.scaling, ctx.trains_A = scaling, trains_A
+        ctx.save_for_backward(x if trains_A else h, W, A, B)  # a frozen A needs no x, only h
+        return y
+
+    @staticmethod
+    def backward(ctx, G):
+        kept, W, A, B = ctx.saved_tensors
+        (d_out, d_in), s = W.shape, ctx.scaling
+        for_x, _, _, for_A, for_B, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled() and not ctx.trains_A:
+            raise RuntimeError("with A frozen the fused step keeps no x, so its gradients can't be "
+                               "differentiated again: let A train")
+        rows, dX, dA, dB = G.reshape(-1, d_out), None, None, None  # (n, d_out)
+        fold = len(rows) > d_out  # folding costs d_out r d_in, the thin product n r d_in
+        if for_A or for_B and ctx.trains_A:
+            X = kept.reshape(-1, d_in)
+        if for_A or for_x and not fold:
+            g = (s * B).T @ rows.T  # (r, n)
+        if for_A:
+            dA = g @ X
+        if for_B:
+            dB = (((s * A) @ X.T if ctx.trains_A else s * kept) @ rows).T
+        if for_x and fold:
+            dX = G @ folded(W, A, B, s)
+        elif for_x:
+            dX = torch.addmm(rows @ W, g.T, A).view(*G.shape[:-1], d_in)
+        return dX, None, None, dA, dB, None
