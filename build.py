@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent
 TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
 EDITIONS = ("learner", "check", "solved")
 JUDGES = ("settle", "expect", "verdict")
+COVER = "# judged here"
 SOLUTION = re.compile(r"^( *)# <solution>\n(.*?)^ *# </solution>\n?", re.S | re.M)
 STUB = re.compile(r"^ *# <stub>\n(.*?)^ *# </stub>\n?", re.S | re.M)
 FOLDED = "<details><summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
@@ -67,6 +68,7 @@ def assemble(lesson, edition="learner"):
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code" and judges(cell.source):
             cell.metadata["jupyter"] = {"source_hidden": True}
+            cell.source = f"{COVER}\n{cell.source}"  # JupyterLab shows a folded cell's first line
         notebook.cells.append(cell)
         solved = block and _exercise(cell.source, block[1], "solved")
         if block:

@@ -145,7 +145,7 @@ def compete(steps, seconds):
 def predicted(tokens, d, rank):
     """Products of one inner layer's step, ours over full: from the counts in lora_mini/step.py."""
     fold, thin, big = rank * d * d, 2 * tokens * rank * d, tokens * d * d
-    ours = big + min(fold, thin) + big + min(fold, thin / 2) + 2 * thin
+    ours = big + min(fold, thin) + big + min(fold, thin / 2) + 2 * thin  # forward, x, A and B
     return ours / (3 * big)
 
 

@@ -64,8 +64,8 @@ RankSlider(stripes + frame + band, frozen=W, rank=0, most=48,
 # no bet. A number counts as close if it is off by a quarter of the answer at most. Your bets stay on this
 # computer, in a folder `.lora_mini` in your home folder.
 #
-# A cell that settles a bet or judges is *folded*: you see three dots in place of its code, so that the code
-# can't give the answer away. To open it, click on the three dots.
+# A cell that settles a bet or judges is *folded*: you see "judged here" and three dots in place of its code, so
+# that the code can't give the answer away. Run it like any other. To open it, click on the three dots.
 #
 # ### Bets 1 and 2
 # 1. Real models have matrices of 4,096 × 4,096. Take a patch of rank 8 for one of them. How many numbers does

@@ -2,10 +2,10 @@
 
     y = x (W + s B A)^T + b        x (..., d_in), W (d_out, d_in), A (r, d_in), B (d_out, r)
 
-Autograd, left to itself, walks over tokens x width more often than is needed. Here each product is
-formed in the cheaper order, as in RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415): the update is
-*folded* into W where there are enough tokens to pay for it, else it stays *thin*; and the gradients
-of A and B always go through the thin bracket. Only x and the factors are kept for the way back.
+Autograd, left to itself, walks over tokens x width more often than is needed. Here the update is
+*folded* into W, as in RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415), which pays from some tokens
+on; below that the plain layer is as fast. The gradients of A and B go through the thin bracket, and
+only x and the factors are kept for the way back.
 """
 
 import torch
@@ -32,15 +32,16 @@ def folded(W, A, B, scaling):
 
 
 def folds(tokens, d_in, d_out):
-    """Whether folding costs less than two thin products: at any rank, from so many tokens on.
+    """Whether folding costs less than two thin products, at any rank.
 
-    The fold costs r d_in d_out, the thin products tokens r (d_in + d_out): 32 tokens at 64 x 64.
+    The fold costs r d_in d_out, the thin products tokens r (d_in + d_out): it pays from 33 tokens
+    on at 64 x 64, from 289 at 576 x 576.
     """
     return tokens * (d_in + d_out) > d_in * d_out
 
 
 def fits(layer, x):
-    """Whether `lora_linear` computes just what this LoRALinear would, hooks and all."""
+    """Whether `lora_linear` computes just what this LoRALinear would, hooks and all, and pays."""
     base, own = layer._modules["base"], layer._parameters  # past nn.Module's slow look-up
     if type(base) is not nn.Linear or layer.training and layer.dropout.p:
         return False  # a kind of its own, or parametrized
@@ -56,6 +57,7 @@ def fits(layer, x):
         and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
         and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
+        and folds(x.numel() // base.in_features, base.in_features, base.out_features)
     )
 
 
@@ -65,17 +67,11 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, W, b, A, B, scaling):
-        (d_out, d_in), trains_A, h = W.shape, ctx.needs_input_grad[3], None
-        if fold := folds(x.numel() // d_in, d_in, d_out):
-            y = F.linear(x, folded(W, A, B, scaling), b)  # (..., d_out)
-        if not fold or not trains_A:
-            X = x.reshape(-1, d_in)  # (n, d_in)
-            h = A @ X.T  # (r, n)
-        if not fold:
-            y = F.linear(X, W, b).addmm_(h.T, B.T, alpha=scaling).view(*x.shape[:-1], d_out)
-        ctx.scaling, ctx.trains_A = scaling, trains_A
-        ctx.save_for_backward(x if trains_A else h, W, A, B)  # a frozen A needs no x, only h
-        return y
+        ctx.scaling, ctx.trains_A = scaling, ctx.needs_input_grad[3]
+        # A frozen A needs no x, only h = A x: (r, n)
+        kept = x if ctx.trains_A else A @ x.reshape(-1, W.shape[1]).T
+        ctx.save_for_backward(kept, W, A, B)
+        return F.linear(x, folded(W, A, B, scaling), b)  # (..., d_out)
 
     @staticmethod
     def backward(ctx, G):

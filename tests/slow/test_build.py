@@ -81,7 +81,7 @@ def test_the_solved_edition_has_no_markers(project):
 def test_a_cell_that_only_judges_is_folded_and_no_other(project):
     cells = [c for c in build.assemble(project).cells if c.cell_type == "code"]
     folded = [c.source for c in cells if c.metadata.get("jupyter") == {"source_hidden": True}]
-    assert folded == ['expect("x is below three", x < 3)']
+    assert folded == ['# judged here\nexpect("x is below three", x < 3)']
     assert build.judges('settle("a", 1)\nverdict("C1", of=runs)')
     assert not build.judges('y = 1\nsettle("a", y)') and not build.judges("# nothing")
 
