@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # what records rest on
-CODE = ("lora.py", "model.py", "targets.py", "variants.py", "world/*.py", "lab/*.py")
+CODE = ("lora.py", "step.py", "model.py", "targets.py", "variants.py", "world/*.py", "lab/*.py")
 
 
 def load(name):
