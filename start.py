@@ -32,8 +32,7 @@ Trouble = SystemExit  # raised with a text: Python prints it and ends with statu
 PIP = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
 SLIDER = "application/vnd.jupyter.widget-view+json"  # the kind of output that a slider is
 SOLUTION = "<details><summary>Solution</summary>"  # how a folded solution begins
-SETTINGS = {  # no news; no warnings of eavesdroppers in this machine; sliders that survive a save;
-    # and room for the names of files
+SETTINGS = {  # no news, no warnings; sliders that survive a save; room for the names of files
     "etc/jupyter/labconfig/page_config.json":
         {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
     "jupyter/ipythondir/profile_default/ipython_kernel_config.json":
@@ -70,12 +69,9 @@ FAILURES = (  # what a log says, and what helps
 
 
 def child_env():
-    """What every child sees: the course's own Jupyter folders, never the reader's.
-
-    The course itself is found by its path: a .venv that was moved along needs no repair.
-    """
+    """What every child sees: the course's own Jupyter folders, never the reader's."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
-    env["PYTHONPATH"] = str(ROOT)
+    env["PYTHONPATH"] = str(ROOT)  # so that a .venv that was moved along needs no repair
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         env[name] = str(VENV / "jupyter" / name.lower())
     path = str(PYTHON.parent) + os.pathsep + env.get("PATH", os.defpath)
@@ -181,11 +177,12 @@ def setup(extras, torch, verbose):
     if OLD.is_dir() and not VENV.is_dir():
         OLD.rename(VENV)  # the last start was ended at the worst moment
     began, stamp = time.time(), read_json(STAMP)
-    want = {"extras": extras, "torch": torch, "python": VERSION}
-    want["pyproject"] = hashlib.sha256(PROJECT.read_bytes()).hexdigest()
+    if stamp:  # .venv is whole: what a killed start left behind it must not come back
+        shutil.rmtree(OLD, ignore_errors=True)
+    want = {"extras": extras, "torch": torch, "python": VERSION,
+            "pyproject": hashlib.sha256(PROJECT.read_bytes()).hexdigest()}
     todo, why = plan(stamp, want)
     if todo:
-        machine()
         print(why)
     try:
         if todo == "remake":
@@ -286,7 +283,7 @@ def running():
 
 def course(browser):
     """Open JupyterLab; it prints the address itself, for whoever has no browser here."""
-    address = running()
+    address = running()  # of a first start that still runs
     if address:
         print("The course is open already, at\n  %s\nTwo at once would write into the same files. "
               "Go on there, or close it (Ctrl-C in its window) and start again." % address)
@@ -295,8 +292,8 @@ def course(browser):
     first = min(MINE.glob("*.ipynb"), key=lambda p: (p.stem != "00_welcome", p), default=ROOT)
     screen = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
     command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root"]
-    command += ["--LabApp.log_level=ERROR", "--ServerApp.log_level=ERROR"]
-    command += ["--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
+    command += ["--LabApp.log_level=ERROR", "--ServerApp.log_level=ERROR",
+                "--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
     command += ["--ServerApp.use_redirect_file=False"]  # browsers from Snap cannot read in .venv
     command += [] if browser and screen else ["--no-browser"]
     print("Opening JupyterLab. It takes some seconds; Ctrl-C here closes it again.")
@@ -339,6 +336,7 @@ def main():
     if options.command == "class":
         return copy_for_class(Path(rest[0]).expanduser(), options.solutions)
     testing = options.command == "test"
+    machine()
     setup(["notebooks", "test"] if testing else ["notebooks"], options.torch, options.verbose)
     for path, content in SETTINGS.items():  # an environment from before may lack some
         write_json(VENV / path, content)

@@ -34,7 +34,7 @@ print("ready:", lora_mini.__name__, torch.arange(4).sum().item() == np.arange(4)
 #
 # Here is a patch that you can see. The frozen matrix is a photograph, 300 rows and 256 columns. The patch
 # wants three changes: stripes, a dark frame, and a broad diagonal band. The slider sets the *rank* of
-# the patch: how many columns and rows it is made of. At each rank you see the best patch that there is
+# the patch: it is a sum of so many layers, each one column of numbers times one row. At each rank you see the best patch that there is
 # (notebook 02 says what "best" means). The line under the picture counts the patch's numbers, and says
 # how far it still is from the full change. Drag, or use the arrow keys. At 0 there is no patch.
 
@@ -70,8 +70,8 @@ RankSlider(stripes + frame + band, frozen=W, rank=0, most=48,
 # ### Bets 1 and 2
 # 1. Real models have matrices of 4,096 × 4,096. Take a patch of rank 8 for one of them. How many numbers does
 #    the patch hold, in percent of the matrix's numbers?
-# 2. The patch that makes the frame looks local: it darkens a border. What percentage of the matrix's entries
-#    would a *random* patch of rank 1 change?
+# 2. The patch that makes the frame changes a border only. Take a patch of rank 1 with *random* numbers instead.
+#    What percentage of the matrix's entries would it change?
 
 # %%
 from lora_mini.desk import bet, expect, settle, verdict
@@ -147,12 +147,13 @@ check_stripes(my_stripes)
 # ## Verdicts
 # This course repeats what people say about LoRA, and then tests it: on your computer where that is possible.
 # A claim that a notebook judges has a number, and a row in a table, `lora_mini/desk/claims.toml`. The row
-# says beforehand what would count. Then a function words the verdict: *holds*, *holds when* (something is
-# added), *misleading*, or *not decided*.
+# says beforehand what would count. Then a function words the verdict: *holds*, *holds when* (with a
+# condition that it names), *misleading*, or *not decided*.
 #
 # Claim 19, C19 for short, is a common picture: *LoRA is like altering a suit instead of sewing a new one,
 # with patches at key seams.* The table asks four things. Is the suit left whole? Is the patch thin? Does it
-# sit at the layers that you name, and at no other? And inside such a layer, does it keep to a few places?
+# sit at the layers that you name, and at no other? And inside such a layer, does it keep to a few
+# places, a tenth of the entries at most?
 #
 # ### Bet 3
 # What will the verdict be? `"holds"`, `"holds when"`, `"misleading"` or `"not decided"`.
@@ -175,7 +176,8 @@ print(len(layers), "linear layers; the first six:", *(name.split(".")[-1] for na
 
 # %% [markdown]
 # `attach` puts a patch at each layer whose name we give. We name two kinds; what they do is not needed here.
-# A fresh patch is zero, and training would fill it. Here random numbers stand in for training.
+# In a fresh patch $A$ is random and $B$ is zero, so that $B A$ is zero; training would fill $B$. Here random
+# numbers in $B$ stand in for training. (`alpha` sets the strength of the patch; notebook 03 comes to it.)
 
 # %%
 torch.manual_seed(0)
@@ -253,7 +255,7 @@ bet(ten, choices=WORDS)
 # ## What you have done
 # - You **said** it: LoRA freezes $W$ and trains $B$ and $A$; together they hold far fewer numbers.
 # - You **judged** the suit: untouched, yes; a thin patch, yes; only at the layers that you name, yes. Inside
-#   a layer it moves nearly every entry.
+#   a layer, a random patch moves nearly every entry.
 # - You **used** a slider, bets, two exercises and a verdict.
 #
 # **On your own.** Change the three changes above. What else is cheap? Try a smaller square, a circle, a

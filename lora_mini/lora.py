@@ -91,9 +91,8 @@ class LoRALinear(nn.Module):
     def _sum(self):
         """W + update, rounded to W's dtype once, after the addition; autocast has no say in it."""
         W = _dense(self.base)
-        kind = W.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):
+        if step.autocasts(W):
+            with torch.autocast(W.device.type, enabled=False):
                 return self._sum()
         wide = W.to(_wide(W))
         if type(self).update is LoRALinear.update and self.lora_A.dtype == wide.dtype:
@@ -129,7 +128,7 @@ class LoRALinear(nn.Module):
             if self.training and self.dropout.p and torch.is_grad_enabled():
                 raise RuntimeError("this layer is merged, and a merged weight has no place for its "
                                    f"dropout of {self.dropout.p}: call unmerge(model) to train")
-            if not _hooks(self.base):
+            if not step.watched(self.base):
                 return F.linear(x, self.weight, self.base.bias)
         return self._apart(x)
 
@@ -216,12 +215,6 @@ def _is_number(value):
 def _dense(base):
     """The base's W, (d_out, d_in)."""
     return base.dequantize() if hasattr(base, "dequantize") else base.weight
-
-
-def _hooks(base):
-    """Whether something watches or changes what goes through the base."""
-    return any((base._forward_hooks, base._forward_pre_hooks, base._backward_hooks,
-                base._backward_pre_hooks))
 
 
 def _wide(tensor):

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from lora_mini.copies import TrainedCopy, check_copies, copied
-from lora_mini.lora import LoRALinear, _hooks, check_arguments
+from lora_mini.lora import LoRALinear, check_arguments
+from lora_mini.step import watched
 from lora_mini.targets import choose, matching
 
 
@@ -229,7 +230,7 @@ def _refuse_final(model, layers):
         if not layer.enabled:
             raise ValueError("the adapter is switched off, and a final merge would lose it: merge "
                              "outside `with disabled(model)`")
-        if _hooks(layer.base):
+        if watched(layer.base):
             raise ValueError(f"the base of {name!r} has forward hooks, and a final merge would "
                              "drop them: remove them, or use keep_base=True")
         with torch.no_grad():

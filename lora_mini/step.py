@@ -45,20 +45,30 @@ def fits(layer, x):
     base, own = layer._modules["base"], layer._parameters  # past nn.Module's slow look-up
     if type(base) is not nn.Linear or layer.training and layer.dropout.p:
         return False  # a kind of its own, or parametrized
-    frozen, kind = base._parameters, x.device.type
+    frozen = base._parameters
     W, b = frozen.get("weight"), frozen.get("bias")
     A, B = own.get("lora_A"), own.get("lora_B")
     return (
         type(x) in (torch.Tensor, nn.Parameter) and x.dtype in EXACT
         and all(type(t) is nn.Parameter and t.dtype == x.dtype for t in (W, A, B))
         and not W.requires_grad and (b is None or b.dtype == x.dtype and not b.requires_grad)
-        and not (base._forward_hooks or base._forward_pre_hooks or base._backward_hooks
-                 or base._backward_pre_hooks or _has_any_global_hook())
-        and not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+        and not watched(base) and not _has_any_global_hook() and not autocasts(x)
         and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and folds(x.numel() // base.in_features, base.in_features, base.out_features)
     )
+
+
+def watched(module):
+    """Whether hooks see or change what goes through a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks)
+
+
+def autocasts(tensor):
+    """Whether autocast is on where a tensor lives; not every device has it."""
+    kind = tensor.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 class _Step(torch.autograd.Function):

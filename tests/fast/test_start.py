@@ -294,6 +294,16 @@ def test_an_environment_that_works_stands_aside_until_its_successor_is_whole(
         assert (world.venv / "jupyter" / "theme").read_text() == "dark"
 
 
+def test_an_environment_left_over_never_takes_the_place_of_a_whole_one(world):
+    world.start()
+    (world.venv / "precious").write_text("packages")
+    (world.root / ".venv.old" / "lib").mkdir(parents=True)  # the last start was killed clearing up
+    (world.root / "pyproject.toml").write_text(PROJECT + "\n")
+    world.answers = {"torch>=": (1, "Retrying")}
+    assert world.start()[0] == 1
+    assert (world.venv / "precious").exists() and (world.venv / "course.json").exists()
+
+
 @pytest.mark.parametrize("half", [None, "empty", "some"])
 def test_a_start_that_was_killed_between_two_environments_loses_neither(world, half):
     world.start()
