@@ -4,7 +4,7 @@
 
 Autograd, left to itself, walks over tokens x width more often than is needed. Here the update is
 *folded* into W, as in RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415), which pays from some tokens
-on; below that the plain layer is as fast. The gradients of A and B go through the thin bracket, and
+on; below that the plain layer computes. The gradients of A and B go through the thin bracket, and
 only x and the factors are kept for the way back.
 """
 
