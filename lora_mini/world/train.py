@@ -116,21 +116,21 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
 
     batches: a function from a `random.Random` to one batch, (tokens, mask, ...), as `fresh` and
     `rows` make them. rate and warmup: see `rate_at`. clip: the largest gradient norm, or None.
-    seed: for the draw of the data, and for PyTorch's own (dropout). factor: from a parameter's name
-    to what multiplies its rate. evaluate: a function of the model, called each `every` steps and
-    after the last. progress: show a bar for what takes over 2 s; None means in a terminal or a
-    notebook, where LORA_MINI_PROGRESS=0 hides it.
+    seed: for data and dropout. factor: from a parameter's name to what multiplies its rate.
+    evaluate: a function of the model, called each `every` steps and after the last. progress: a bar
+    for what takes over 2 s; None: in a terminal or notebook, if LORA_MINI_PROGRESS is not 0.
 
-    It computes with one thread (see `threads`), wherever it was called from. An interruption
-    (Ctrl+C, the stop button) ends the run; the History says so, and the model can be used. For
-    several runs in one cell see `together`. Raises ValueError or TypeError for arguments that can't
-    be, FloatingPointError when the loss is no finite number.
+    It computes with one thread (see `threads`). An interruption (Ctrl+C, the stop button) ends the
+    run; the History says so. For several runs in one cell see `together`. Raises ValueError or
+    TypeError for arguments that can't be, FloatingPointError when the loss is no finite number.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     _check(trained, batches, steps, rate)
     torch.manual_seed(seed)
     rng, history, training = random.Random(seed), History(), model.training
-    optimizer = torch.optim.AdamW(_groups(trained, factor), lr=rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        _groups(trained, factor), weight_decay=weight_decay,
+        fused=all(p.device.type in ("cpu", "cuda") for p in trained.values()))  # one call for all
     model.train()
     try:
         with threads(1):

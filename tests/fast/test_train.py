@@ -68,7 +68,7 @@ def test_what_is_not_marked_as_a_target_does_not_count():
 def test_fit_equals_a_loop_with_adamw_written_out(clip):
     model, oracle, losses = small(), small(), []
     draw, rng = train.rows(DATA, 6), random.Random(4)
-    adam = torch.optim.AdamW(oracle.parameters(), lr=1.0, weight_decay=0.1)
+    adam = torch.optim.AdamW(oracle.parameters(), lr=1.0, weight_decay=0.1, fused=True)
     for rate in (1e-3, 2e-3, 2e-3, 0.505 * 2e-3, 0.01 * 2e-3):  # up to 2e-3, half a cosine down
         adam.param_groups[0]["lr"] = rate
         adam.zero_grad()
@@ -83,6 +83,22 @@ def test_fit_equals_a_loop_with_adamw_written_out(clip):
     assert history.losses == losses and history.whole
     for ours, theirs in zip(model.parameters(), oracle.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_fused_step_is_adamw_as_the_paper_has_it():
+    rate, decay, (b1, b2), eps = 2e-3, 0.1, (0.9, 0.999), 1e-8
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.randn(40, 7))
+    adam = torch.optim.AdamW([p], lr=rate, weight_decay=decay, fused=True)
+    by_hand, m, v = p.detach().double(), 0, 0
+    for t in range(1, 6):  # Loshchilov and Hutter 2019, algorithm 2
+        p.grad = torch.randn(40, 7)
+        g = p.grad.double()
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        adam.step()
+        by_hand = by_hand - rate * (m / (1 - b1**t) / ((v / (1 - b2**t)).sqrt() + eps)
+                                    + decay * by_hand)
+    torch.testing.assert_close(p.detach(), by_hand.float())
 
 
 def test_the_rate_goes_up_in_a_line_and_down_to_a_hundredth():
