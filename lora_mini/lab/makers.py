@@ -1,0 +1,48 @@
+"""Which record is made how: MAKERS, from a name to a function of (jobs, journal)."""
+
+import functools
+
+from lora_mini.lab import forgetting, parts, stability, sweep
+from lora_mini.lab.bases import REPORT
+
+ONE = {"choose": (11,), "report": (11,)}  # a map, on one base
+
+
+def swept(what, cells, runner=parts.run, report=REPORT, **options):
+    """A maker of one sweep: its "cells", and what each reporting base pays on its "own" styles."""
+    def make(jobs, journal):
+        found = cells()
+        with sweep.workers(runner, jobs, journal) as run:
+            done = sweep.sweep(run, what, found, parts.rates, report=report, **options)
+        return {"cells": done, "own": own(found[0], report, jobs, journal)}
+    return make
+
+
+def own(cell, seeds, jobs, journal):
+    """What the bases of these seeds, of the cell's kind, pay on their own styles."""
+    kind = cell.get("width", 64), cell.get("styles", ""), cell.get("device", "cpu")
+    plans = [(seed, *kind) for seed in seeds]
+    with sweep.workers(parts.own, jobs, journal) as run:
+        return run("own styles", plans)
+
+
+def forgotten(jobs, journal):
+    """See `forgetting.make`."""
+    return forgetting.make(jobs, journal) | {"own": own({}, REPORT, jobs, journal)}
+
+
+MAKERS = {
+    "arms": swept("arms", parts.arms),
+    "forgetting": forgotten,
+    "variants": swept("variants", parts.variants, fine=True),
+    "facts": swept("facts", parts.facts, parts.memorized),
+    "narrow": swept("narrow", parts.narrow),
+    "map": swept("map", parts.chart, **ONE),
+    "scales": swept("scales", parts.scales, report=()),
+    "hot": stability.make_hot,
+    "drift": stability.make_drift,
+    "starved": swept("starved", parts.starved, parts.memorized, **ONE),
+    "settings": swept("settings", parts.settings, report=REPORT[:8]),
+    "width128": swept("width128", functools.partial(parts.width, 128), report=REPORT[:10]),
+    "width256": swept("width256", functools.partial(parts.width, 256), report=REPORT[:4]),
+}
