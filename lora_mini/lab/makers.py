@@ -31,11 +31,18 @@ def forgotten(jobs, journal):
     return forgetting.make(jobs, journal) | {"own": own({}, REPORT, jobs, journal)}
 
 
+def learned(jobs, journal):
+    """Facts; the floor of a contrast is one fact of all."""
+    with sweep.workers(parts.memorized, jobs, journal) as run:
+        done = sweep.sweep(run, "facts", parts.facts(), parts.rates)
+    return {"cells": done, "own": [{"total": 1 / parts.FACTS} for _ in REPORT]}
+
+
 MAKERS = {
     "arms": swept("arms", parts.arms),
     "forgetting": forgotten,
     "variants": swept("variants", parts.variants, fine=True),
-    "facts": swept("facts", parts.facts, parts.memorized),
+    "facts": learned,
     "narrow": swept("narrow", parts.narrow),
     "map": swept("map", parts.chart, **ONE),
     "scales": swept("scales", parts.scales, report=()),
