@@ -7,7 +7,6 @@ What was run stands in a journal in your own folder: stopped, it goes on where i
 """
 
 import argparse
-import time
 
 from lora_mini.lab import record, sweep
 from lora_mini.lab.makers import MAKERS
@@ -21,10 +20,9 @@ def main(arguments=None):
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     options = parser.parse_args(arguments)
     for name in MAKERS if "all" in options.name else options.name:
-        start, code = time.perf_counter(), record.code_hash()
-        content = MAKERS[name](options.jobs, sweep.Journal(name, code))
-        device = content["cells"][0].get("device", "cpu")
-        record.write(name, content, time.perf_counter() - start, code, device)
+        code = record.code_hash()
+        journal = sweep.Journal(name, code)
+        record.write(name, MAKERS[name](options.jobs, journal), code, journal.by)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ A record is `records/arms.json`; `python -m lora_mini.lab arms` makes it.
 import ast
 import hashlib
 import json
-import platform
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -55,8 +54,8 @@ def names():
 def label(record):
     """Two lines for a recorded figure: command and machine, torch and code."""
     about = record["about"]
-    return (f"recorded: {about['command']}, {about['machine']},\n"
-            f"torch {about['torch']}, code {about['code']}")
+    return (f"recorded: {about['command']},\n" + ",\n".join(about["by"])
+            + f",\ncode {about['code']}, contrasts {about['plan']}")
 
 
 def code_hash():
@@ -78,17 +77,11 @@ def plan_hash():
     return hashlib.sha256((HERE.parent / "desk/contrasts.toml").read_bytes()).hexdigest()[:12]
 
 
-def write(name, content, seconds, code, device="cpu"):
-    """Write a record, with what made it: the seconds of computing (summed over processes when they
-    were several), the `code_hash` at its start, the hash of the contrasts."""
-    import torch
-
-    machine = f"{platform.machine()} CPU, {platform.system()}, one thread a run"
-    if device != "cpu":
-        machine = torch.cuda.get_device_name()
-    about = {"command": f"python -m lora_mini.lab {name}", "machine": machine,
-             "torch": torch.__version__, "code": code, "plan": plan_hash(),
-             "minutes": round(seconds / 60, 1)}
+def write(name, content, code, by):
+    """Write a record, with what made it: the machines, the `code_hash` at its start, the hash of
+    the contrasts."""
+    about = {"command": f"python -m lora_mini.lab {name}", "by": sorted(by), "code": code,
+             "plan": plan_hash()}
     path = HERE / "records" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f' "{key}": {_lines(value)}' for key, value in content.items()]

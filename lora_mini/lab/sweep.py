@@ -11,6 +11,7 @@ import json
 import math
 import multiprocessing
 import os
+import platform
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from statistics import fmean
@@ -30,19 +31,27 @@ class Journal:
     """Results by what was asked for, one line of JSON each, in the lab's folder."""
 
     def __init__(self, name, code):
-        self.path, self.code, self.found = folder() / f"{name}.jsonl", code, {}
+        self.path, self.code = folder() / f"{name}.jsonl", code
+        self.found, self.by = {}, set()  # results; the machines that they come from
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else ():
             if line.endswith("}"):  # a line that a kill cut short is not read
                 entry = json.loads(line)
                 if entry["code"] == code:
                     self.found[entry["asked"]] = entry["result"]
+                    self.by.add(entry["by"])
 
     def add(self, asked, result):
         """Note a result, at once on the disk."""
+        by = f"{platform.machine()} CPU, {platform.system()}, one thread a run, torch " \
+             f"{torch.__version__}"
+        if '"device": "cuda"' in asked:
+            by = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
         self.found[asked] = result
+        self.by.add(by)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"code": self.code, "asked": asked, "result": result}) + "\n")
+            entry = {"code": self.code, "by": by, "asked": asked, "result": result}
+            file.write(json.dumps(entry) + "\n")
 
 
 @contextmanager
