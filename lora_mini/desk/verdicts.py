@@ -119,10 +119,10 @@ def weigh(claim, effects):
     failing = [n for n in came if n not in holding + still_open]
     word = ("not decided" if not holding + failing else "misleading" if not holding else
             "holds" if len(holding) == len(came) else "holds when")
-    parts = [f"holds for {', '.join(holding)}"] if holding else []
-    parts += [f"fails for {', '.join(f'{n} ({came[n]})' for n in failing)}"] if failing else []
-    parts += [f"is open for {', '.join(still_open)}"] if still_open else []
-    return Verdict(claim, word, "; ".join(parts), came)
+    parts = [f"holds for {'; '.join(holding)}"] if holding else []
+    parts += [f"fails for {'; '.join(f'{n} ({came[n]})' for n in failing)}"] if failing else []
+    parts += [f"is open for {'; '.join(still_open)}"] if still_open else []
+    return Verdict(claim, word, ". It ".join(parts), came)
 
 
 def _reach(rules):

@@ -2,7 +2,7 @@
 
 import functools
 
-from lora_mini.lab import forgetting, parts, stability, sweep
+from lora_mini.lab import forgetting, parts, record, stability, sweep
 from lora_mini.lab.bases import REPORT
 
 ONE = {"choose": (11,), "report": (11,)}  # a map, on one base
@@ -31,6 +31,27 @@ def forgotten(jobs, journal):
     return forgetting.make(jobs, journal) | {"own": own({}, REPORT, jobs, journal)}
 
 
+def mapped(jobs, journal):
+    """The map over both dials, on one base; what record "arms" has of it is taken from there."""
+    arms, seen, new = record.load("arms")["cells"], [], []
+    for cell in parts.chart():
+        known = [c for c in arms if cell.items() <= c.items()
+                 and not c.keys() & {"register", "order", "targets"}]
+        seen += [{key: value[:1] if isinstance(value, list) else value
+                  for key, value in c.items()} for c in known]
+        new += [] if known else [cell]
+    with sweep.workers(parts.run, jobs, journal) as run:
+        return {"cells": seen + sweep.sweep(run, "map", new, parts.rates, **ONE)}
+
+
+def compared(jobs, journal):
+    """LoRA and DoRA on a fine grid, over sixteen bases; the other variants over eight."""
+    with sweep.workers(parts.run, jobs, journal) as run:
+        done = sweep.sweep(run, "rivals", parts.rivals(), parts.rates, fine=True)
+        done += sweep.sweep(run, "variants", parts.variants(), parts.rates, report=REPORT[:8])
+    return {"cells": done, "own": own({}, REPORT, jobs, journal)}
+
+
 def learned(jobs, journal):
     """Facts; the floor of a contrast is one fact of all."""
     with sweep.workers(parts.memorized, jobs, journal) as run:
@@ -41,10 +62,10 @@ def learned(jobs, journal):
 MAKERS = {
     "arms": swept("arms", parts.arms),
     "forgetting": forgotten,
-    "variants": swept("variants", parts.variants, fine=True),
+    "variants": compared,
     "facts": learned,
     "narrow": swept("narrow", parts.narrow),
-    "map": swept("map", parts.chart, **ONE),
+    "map": mapped,
     "scales": swept("scales", parts.scales, report=()),
     "hot": stability.make_hot,
     "drift": stability.make_drift,

@@ -22,7 +22,7 @@ LAWS = {  # alpha for a rank, so that all three scales are 2 at rank 8
     "alpha / sqrt(r)": lambda r: 16 * (r / 8)**0.5,
     "constant": lambda r: 2 * r,
 }
-VARIANTS = ("LoRA r=8", "DoRA r=8", "rsLoRA r=8", "LoRA+ r=8", "LoRA+4 r=8", "PiSSA r=8",
+VARIANTS = ("rsLoRA r=8", "LoRA+ r=8", "LoRA+4 r=8", "PiSSA r=8",
             "LoRA-FA r=16")  # LoRA-FA at rank 16 trains about as many numbers as LoRA at 8
 
 
@@ -143,16 +143,21 @@ def starved():
 
 
 def scales():
-    """Laws of the scale: which rate suits which rank. A map, on three bases."""
-    return [cell | {"law": law} for law, alpha in LAWS.items() for r in (1, 4, 16, 64)
+    """Laws of the scale: which rate suits which rank; at rank 8 they are one. A map, on three
+    bases."""
+    return [cell | {"law": law} for law, alpha in LAWS.items() for r in (1, 64)
             for cell in cells_of([f"LoRA r={r}"], new=12, alpha=alpha(r))]
 
 
+def rivals():
+    """LoRA and DoRA, clipped and not, on a grid that is finer near the best."""
+    return [cell for new in (0, 12) for clip in (1.0, None)
+            for cell in cells_of(["LoRA r=8", "DoRA r=8"], new, clip=clip)]
+
+
 def variants():
-    """LoRA's variants, on a grid that is finer near the best."""
-    return [*(cell for new in (0, 12) for cell in (
-        *cells_of(VARIANTS, new, clip=1.0),
-        *cells_of(["LoRA r=8", "DoRA r=8"], new, clip=None)))]
+    """The other variants, all clipped: a map, on fewer bases."""
+    return [cell for new in (0, 12) for cell in cells_of(VARIANTS, new, clip=1.0)]
 
 
 def narrow():

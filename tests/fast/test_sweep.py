@@ -98,7 +98,7 @@ def test_a_journal_is_read_again_but_for_other_code_and_half_a_line(tmp_path, mo
 
 def test_no_cell_is_asked_twice_and_every_cell_has_a_grid():
     for make in (parts.arms, parts.chart, parts.facts, parts.starved, parts.scales, parts.variants,
-                 parts.narrow, parts.settings, lambda: parts.width(128)):
+                 parts.rivals, parts.narrow, parts.settings, lambda: parts.width(128)):
         cells = make()
         assert len({json.dumps(cell, sort_keys=True) for cell in cells}) == len(cells)
         assert all(set(parts.rates(cell)) <= set(sweep.GRID) for cell in cells)
