@@ -55,13 +55,14 @@ def compared(jobs, journal):
 def learned(jobs, journal):
     """Facts; the floor of a contrast is one fact of all."""
     with sweep.workers(parts.memorized, jobs, journal) as run:
-        done = sweep.sweep(run, "facts", parts.facts(), parts.rates)
-    return {"cells": done, "own": [{"total": 1 / parts.FACTS} for _ in REPORT]}
+        done = sweep.sweep(run, "facts", parts.facts(), parts.rates, report=REPORT[:8])
+    return {"cells": done, "own": [{"total": 1 / parts.FACTS} for _ in REPORT[:8]]}
 
 
 MAKERS = {
     "arms": swept("arms", parts.arms),
     "forgetting": forgotten,
+    "gentler": forgetting.make_gentler,
     "variants": compared,
     "facts": learned,
     "narrow": swept("narrow", parts.narrow),

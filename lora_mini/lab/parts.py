@@ -139,7 +139,8 @@ def facts():
 def starved():
     """Facts that come once in four batches: clipped or not, 400 steps or 1,600. A map."""
     return [{"arm": arm, "facts": 128, "size": 32, "steps": steps, "clip": clip}
-            for arm in ("full", "LoRA r=64") for steps in (400, 1600) for clip in (None, 1.0)]
+            for arm, steps in (("full", 400), ("LoRA r=64", 400), ("LoRA r=64", 1600))
+            for clip in (None, 1.0)]
 
 
 def scales():
