@@ -135,7 +135,7 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         "lora_mini/audit.py", "same = _digest(model) == base_before", "same = True",
         "fast/test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
     "DoRA's norm along the other axis": (
-        VARIANTS, "(self.lora_B @ self.lora_A), dim=1)", "(self.lora_B @ self.lora_A), dim=0)",
+        VARIANTS, "(V.contiguous(), dim=1)", "(V.contiguous(), dim=0)",
         "fast/test_variants.py::test_dora_on_paper"),
     "DoRA's norm not a constant": (
         VARIANTS, "    @torch.no_grad()\n    def _norms", "    def _norms",
@@ -151,6 +151,45 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         VARIANTS, "return self.lora_A, self.lora_B, self.magnitude",
         "return self.lora_A, self.lora_B",
         "fast/test_variants.py::test_a_merged_layer_notices_every_change_of_what_it_is_made_of"),
+    "DoRA's fused step divides by no norm for the magnitude": (
+        VARIANTS, ".sum(dim=0) / norms", ".sum(dim=0)",
+        "fast/test_variants_step.py::test_dora_is_the_dense_layer_with_a_constant_norm"),
+    "DoRA's fused step forgets the gain on the way to A": (
+        VARIANTS, "dA = (scaled.T @", "dA = ((s * B).T @",
+        "fast/test_variants_step.py::test_dora_is_the_dense_layer_with_a_constant_norm"),
+    "DoRA's fused step forgets the gain on the way to B": (
+        VARIANTS, "dB = s * gain * (", "dB = s * (",
+        "fast/test_variants_step.py::test_dora_is_the_dense_layer_with_a_constant_norm"),
+    "DoRA's fused step forgets the gain on the way to x": (
+        VARIANTS, "G @ (gain * W).addmm_(scaled, A)", "G @ step.folded(W, A, B, s)",
+        "fast/test_variants_step.py::test_dora_is_the_dense_layer_with_a_constant_norm"),
+    "the bias counted into the magnitude's gradient": (
+        VARIANTS, "            P -= b\n", "            pass\n",
+        "fast/test_variants_step.py::test_dora_is_the_dense_layer_with_a_constant_norm"),
+    "DoRA's product with the bias added apart": (
+        VARIANTS, "P = F.linear(x, V, b)", "P = F.linear(x, V) + (0 if b is None else b)",
+        "fast/test_variants_step.py::"
+        "test_each_starts_as_its_base_bit_for_bit_where_a_sum_apart_would_round"),
+    "DoRA's kept product taken for a constant": (
+        VARIANTS, "if torch.is_grad_enabled():  # P anew", "if False:  # P anew",
+        "fast/test_variants_step.py::test_a_gradient_penalty_is_that_of_the_plain_path"),
+    "DoRA's product kept for a frozen magnitude": (
+        VARIANTS, "if not ctx.needs_input_grad[5]:", "if False:",
+        "fast/test_variants_step.py::"
+        "test_of_the_size_of_the_tokens_only_x_is_kept_and_doras_product"),
+    "DoRA's fused step at any strength": (
+        VARIANTS, "if self.strength != 1:", "if False:",
+        "fast/test_variants.py::test_a_strength_between_lies_between_and_zero_is_the_base"),
+    "a magnitude of another kind is fused": (
+        STEP, "(W, A, B, *map(own.get, layer.trains))", "(W, A, B)",
+        "fast/test_variants_step.py::"
+        "test_a_strength_and_a_magnitude_of_another_kind_stay_on_the_plain_path"),
+    "PiSSA goes back as if it had no start": (
+        STEP, "dX = G @ folded(W, *(moved or (A, B)), s)", "dX = G @ folded(W, A, B, s)",
+        "fast/test_variants_step.py::test_both_paths_have_the_same_numbers_in_float32"),
+    "a start lent to PiSSA gets no gradient": (
+        VARIANTS, "if self.start_A.requires_grad or self.start_B.requires_grad:", "if False:",
+        "fast/test_variants_step.py::test_a_start_lent_to_pissa_gets_its_gradient"),
     "PiSSA's start not taken off": (
         VARIANTS, "torch.cat([self.lora_A, self.lora_A - self.start_A])",
         "torch.cat([self.lora_A, self.lora_A])",

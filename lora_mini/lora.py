@@ -134,9 +134,13 @@ class LoRALinear(nn.Module):
 
     def _apart(self, x):
         """The output with base and update apart: x (..., d_in) -> (..., d_out)."""
-        if step.fits(self, x):  # the same numbers, in less time
-            return step.lora_linear(x, self.base.weight, self.bias, self.lora_A, self.lora_B,
-                                    self.scaling)
+        return self._fused(x) if step.fits(self, x) else self._plain(x)
+
+    def _fused(self, x):  # the same numbers, in less time
+        return step.lora_linear(x, self.base.weight, self.bias, self.lora_A, self.lora_B,
+                                self.scaling)
+
+    def _plain(self, x):
         thin = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., r)
         y = self.base(x)
         return y + (self.scaling * F.linear(thin, self.lora_B)).to(y.dtype)

@@ -17,13 +17,14 @@ from torch.nn.modules.module import _has_any_global_hook
 EXACT = (torch.float32, torch.float64)  # in fewer bits, folding would swallow a small update
 
 
-def lora_linear(x, W, b, A, B, scaling):
+def lora_linear(x, W, b, A, B, scaling, moved=None):
     """x W^T + b + scaling x A^T B^T: x (..., d_in) -> (..., d_out), with gradients for x, A and B.
 
     W and b are frozen: they get none. Gradients of gradients are right where A trains; where A is
-    frozen they raise RuntimeError.
+    frozen they raise RuntimeError. `moved`, a pair (A', B'), is for an update scaling B' A' that
+    differs from scaling B A by a constant: it is what gets folded, and A and B get the gradients.
     """
-    return _Step.apply(x, W, b, A, B, scaling)
+    return _Step.apply(x, W, b, A, B, scaling, *(moved or ()))
 
 
 def folded(W, A, B, scaling):
@@ -50,7 +51,8 @@ def fits(layer, x):
     A, B = own.get("lora_A"), own.get("lora_B")
     return (
         type(x) in (torch.Tensor, nn.Parameter) and x.dtype in EXACT
-        and all(type(t) is nn.Parameter and t.dtype == x.dtype for t in (W, A, B))
+        and all(type(t) is nn.Parameter and t.dtype == x.dtype
+                for t in (W, A, B, *map(own.get, layer.trains)))
         and not W.requires_grad and (b is None or b.dtype == x.dtype and not b.requires_grad)
         and not watched(base) and not _has_any_global_hook() and not autocasts(x)
         and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
@@ -76,23 +78,24 @@ class _Step(torch.autograd.Function):
     # CPU that is two to four times faster, since rows of length r are too short to be worth a call.
 
     @staticmethod
-    def forward(ctx, x, W, b, A, B, scaling):
+    def forward(ctx, x, W, b, A, B, scaling, *moved):
         ctx.scaling, ctx.trains_A = scaling, ctx.needs_input_grad[3]
         # A frozen A needs no x, only h = A x: (r, n)
         kept = x if ctx.trains_A else A @ x.reshape(-1, W.shape[1]).T
-        ctx.save_for_backward(kept, W, A, B)
-        return F.linear(x, folded(W, A, B, scaling), b)  # (..., d_out)
+        ctx.save_for_backward(kept, W, A, B, *moved)
+        return F.linear(x, folded(W, *(moved or (A, B)), scaling), b)  # (..., d_out)
 
     @staticmethod
     def backward(ctx, G):
-        kept, W, A, B = ctx.saved_tensors
+        kept, W, A, B, *moved = ctx.saved_tensors
         (d_out, d_in), s = W.shape, ctx.scaling
-        for_x, _, _, for_A, for_B, _ = ctx.needs_input_grad
+        for_x, _, _, for_A, for_B, *_ = ctx.needs_input_grad
         if torch.is_grad_enabled() and not ctx.trains_A:
             raise RuntimeError("with A frozen the fused step keeps no x, so its gradients can't be "
                                "differentiated again: let A train")
         rows, dX, dA, dB = G.reshape(-1, d_out), None, None, None  # (n, d_out)
-        fold = len(rows) > d_out  # folding costs d_out r d_in, the thin product n r d_in
+        # Folding costs d_out r d_in, the thin product n r d_in, and what was moved has no thin one.
+        fold = len(rows) > d_out or moved
         if for_A or for_B and ctx.trains_A:
             X = kept.reshape(-1, d_in)
         if for_A or for_x and not fold:
@@ -102,7 +105,7 @@ class _Step(torch.autograd.Function):
         if for_B:
             dB = (((s * A) @ X.T if ctx.trains_A else s * kept) @ rows).T
         if for_x and fold:
-            dX = G @ folded(W, A, B, s)
+            dX = G @ folded(W, *(moved or (A, B)), s)
         elif for_x:
             dX = torch.addmm(rows @ W, g.T, A).view(*G.shape[:-1], d_in)
-        return dX, None, None, dA, dB, None
+        return dX, None, None, dA, dB, None, None, None

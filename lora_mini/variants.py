@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lora_mini import step
 from lora_mini.lora import LoRALinear, check_arguments
 
 
@@ -55,9 +56,15 @@ class DoRALinear(LoRALinear):
         # ||w||^2 + 2 s (w A^T) b^T + s^2 b (A A^T) b^T would need no matrix of W's size, but where
         # B A all but cancels a row it loses twice the digits, and in float32 ends in NaN.
         W = self.base.weight.to(self.lora_A.dtype)
-        return torch.linalg.vector_norm(W + self._scale * (self.lora_B @ self.lora_A), dim=1)
+        return _lengths(W + self._scale * (self.lora_B @ self.lora_A))
 
-    def _apart(self, x):
+    def _fused(self, x):
+        if self.strength != 1:
+            return self._plain(x)
+        return dora_linear(x, self.base.weight, self.bias, self.lora_A, self.lora_B,
+                           self.magnitude, self._scale)
+
+    def _plain(self, x):
         y, dropped = self.base(x), self.dropout(x)
         if self.training and self.dropout.p:
             plain = F.linear(dropped, self.base.weight)  # as PEFT: a second product, here only
@@ -67,6 +74,58 @@ class DoRALinear(LoRALinear):
         gain = self._gain()
         change = (gain - 1) * plain + gain * (self._scale * F.linear(thin, self.lora_B))
         return y + (self.strength * change).to(y.dtype)
+
+
+def dora_linear(x, W, b, A, B, magnitude, scaling):
+    """x W'^T + b with DoRA's W': x (..., d_in) -> (..., d_out), with gradients for all but W and b.
+
+    Like `step.lora_linear`: V = W + s B A is folded once, for the norms and for the output; on the
+    way back the gain, magnitude / ||V||, goes into the thin bracket. Kept are x, the factors and,
+    for the magnitude's gradient, P = x V^T, as large as the output.
+    """
+    return _DoRAStep.apply(x, W, b, A, B, magnitude, scaling)
+
+
+class _DoRAStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, W, b, A, B, magnitude, s):
+        V = step.folded(W, A, B, s)
+        norms = _lengths(V)
+        gain = magnitude / norms
+        P = F.linear(x, V, b)  # at the start the base's own product: P b would round otherwise
+        y = P * gain if b is None else torch.addcmul((1 - gain) * b, P, gain)
+        if not ctx.needs_input_grad[5]:
+            P = None
+        elif b is not None:
+            P -= b
+        ctx.scaling = s
+        ctx.save_for_backward(x, W, A, B, magnitude, norms, P)
+        return y
+
+    @staticmethod
+    def backward(ctx, G):
+        x, W, A, B, magnitude, norms, P = ctx.saved_tensors
+        for_x, _, _, for_A, for_B, for_magnitude, _ = ctx.needs_input_grad
+        dX, dA, dB, dm, s = None, None, None, None, ctx.scaling
+        rows, X = G.reshape(-1, len(W)), x.reshape(-1, W.shape[1])  # (n, d_out), (n, d_in)
+        gain = (magnitude / norms)[:, None]  # the norms are a constant for the gradient
+        scaled = s * gain * B  # W' = gain W + scaled A
+        if for_A:
+            dA = (scaled.T @ rows.T) @ X
+        if for_B:
+            dB = s * gain * ((A @ X.T) @ rows).T
+        if for_magnitude:
+            if torch.is_grad_enabled():  # P anew, to be differentiated
+                P = F.linear(x, step.folded(W, A, B, s))
+            dm = (rows * P.reshape(rows.shape)).sum(dim=0) / norms
+        if for_x:
+            dX = G @ (gain * W).addmm_(scaled, A)
+        return dX, None, None, dA, dB, dm, None
+
+
+def _lengths(V):
+    """The norms of V's rows, (d_out,)."""
+    return torch.linalg.vector_norm(V.contiguous(), dim=1)  # in the same order, however V lies
 
 
 class PiSSALinear(LoRALinear):
@@ -109,7 +168,14 @@ class PiSSALinear(LoRALinear):
         B = torch.cat([self.lora_B - self.start_B, self.start_B], dim=1)
         return B, torch.cat([self.lora_A, self.lora_A - self.start_A])
 
-    def _apart(self, x):
+    def _fused(self, x):
+        if self.start_A.requires_grad or self.start_B.requires_grad:  # lent by functional_call
+            return self._plain(x)
+        B, A = self._difference()
+        return step.lora_linear(x, self.base.weight, self.bias, self.lora_A, self.lora_B,
+                                self.scaling, moved=(A, B))
+
+    def _plain(self, x):
         y = self.base(x)
         if self.training and self.dropout.p:  # as PEFT: the start is taken off undropped
             B, A = torch.cat([self.lora_B, -self.start_B], dim=1), (self.lora_A, self.start_A)

@@ -33,7 +33,8 @@ def ratios(mine, theirs, floors):
 def cell(name, **where):
     """The one cell of a record in which every key has that value; what SPLIT names and `where`
     doesn't is at its default."""
-    return record.find(load(name)["cells"], **dict.fromkeys(SPLIT) | where)
+    default = dict.fromkeys(SPLIT) | ({"clip": 1.0} if name == "facts" else {})
+    return record.find(load(name)["cells"], **default | where)
 
 
 load = functools.cache(record.load)
