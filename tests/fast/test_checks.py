@@ -32,14 +32,14 @@ def rank_with(power, at_most=True, short=0):
 
 
 def needed(limit):
-    return lambda excess, floor: min(r for r, x in excess.items() if x <= limit(excess, floor))
+    return lambda excess, margin: min(r for r, x in excess.items() if x <= limit(excess, margin))
 
 
-def no_more_gain(excess, floor):
-    """Another rule: stop where the next rank gains less than 5 percent of the floor."""
+def no_more_gain(excess, margin):
+    """Another rule: stop where the next rank gains less than the margin."""
     ranks = sorted(excess)
     return next(r for r, more in zip(ranks, ranks[1:], strict=False)
-                if excess[r] - excess[more] < 0.05 * floor)
+                if excess[r] < margin * excess[more])
 
 
 def honest(excess):
@@ -279,20 +279,30 @@ CASES = [  # a check, an answer, and what it must say
     (nb06.check_report, lambda e: 3.0, "On bases 1 to 3"),
     (nb06.check_report, lambda e: 0.003, "that is a rate"),
     (nb06.check_report, lambda e: 1.0, "on which the rate was chosen"),
-    (nb07.check_break_even, 32, "solved"),
-    (nb07.check_break_even, 64, "twice too many"),
-    (nb07.check_break_even, 4096, "which r gives"),
-    (nb07.check_break_even, 16, "fewer than 4,096"),
-    (nb07.check_rank_needed, needed(lambda e, floor: min(e.values()) + 0.05 * floor), "solved"),
-    (nb07.check_rank_needed, needed(lambda e, floor: 1.05 * min(e.values())), "of the best excess"),
-    (nb07.check_rank_needed, needed(lambda e, floor: min(e.values())), "32 is the best rank"),
-    (nb07.check_rank_needed, needed(lambda e, floor: min(e.values()) + 0.3 * floor),
-     "further from the best one"),
-    (nb07.check_rank_needed, lambda e, floor: 0.0365, "that is an excess"),
-    (nb07.check_rank_needed, lambda e, floor: [8, 16, 32], "return the least"),
-    (nb07.check_rank_needed, no_more_gain, "12 the least"),
-    (nb07.check_rank_needed, lambda e, floor: next(
-        r for r, x in e.items() if x <= min(e.values()) + 0.05 * floor), "in any order"),
+    (nb07.check_rank_needed, needed(lambda e, margin: margin * min(e.values())), "solved"),
+    (nb07.check_rank_needed, needed(lambda e, margin: min(e.values())), "32 is the best rank"),
+    (nb07.check_rank_needed, needed(lambda e, margin: 1.2 * min(e.values())), "but 8 is, too"),
+    (nb07.check_rank_needed, needed(lambda e, margin: 3 * min(e.values())),
+     "more than 1.5 times what"),
+    (nb07.check_rank_needed, needed(lambda e, margin: margin + min(e.values())),
+     "The margin multiplies"),
+    (nb07.check_rank_needed, no_more_gain, "not with the next"),
+    (nb07.check_rank_needed, needed(lambda e, margin: 1.5 * min(e.values())), "12 the least"),
+    (nb07.check_rank_needed, lambda e, margin: 0.0235, "that is an excess"),
+    (nb07.check_rank_needed, lambda e, margin: [8, 16, 32], "return the least"),
+    (nb07.check_rank_needed, lambda e, margin: next(
+        r for r in e if e[r] <= margin * min(e.values())), "not the first"),
+    (nb07.check_guesser, (2 * np.log(8) + np.log(4)) / 3, "solved"),
+    (nb07.check_guesser, 1.85, "solved"),
+    (nb07.check_guesser, 5.545, "a mean over its three words"),
+    (nb07.check_guesser, 8 / 3, "that is in bits"),
+    (nb07.check_guesser, 8, "whole entry, in bits"),
+    (nb07.check_guesser, np.log(8), "only 4"),
+    (nb07.check_guesser, np.log(4), "there are 8"),
+    (nb07.check_guesser, np.log(20 / 3), "not the logarithm of the mean"),
+    (nb07.check_guesser, np.log(20), "not one choice out of 20"),
+    (nb07.check_guesser, -1.848, "the sign is not"),
+    (nb07.check_guesser, np.log(150), "knows the kind of word"),
     (nb07.check_attention_rank, lambda r, shapes: r * sum(map(sum, shapes.values())) // sum(
         sum(shapes[name]) for name in shapes if name[0] in "qkvo"), "solved"),
     (nb07.check_attention_rank, lambda r, shapes: 36, "needs rank 20"),
