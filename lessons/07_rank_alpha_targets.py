@@ -16,9 +16,9 @@
 # %% [markdown]
 # **Three questions before you start.** Answer aloud, then unfold.
 #
-# <details><summary>1. How many numbers does LoRA of rank r train in a layer of d_out x d_in? (02, 04)</summary>
+# <details><summary>1. What are content and chance? (05)</summary>
 #
-# $r (d_{in} + d_{out})$: both thin factors.
+# The two parts of the excess: on the words that the frame fixes, and on those that it leaves open.
 # </details>
 # <details><summary>2. Which model is the control, and what does it tell? (06)</summary>
 #
@@ -392,12 +392,15 @@ expect("with 0.003 and 1,600 steps nine tenths are known", more > 920, of=two)
 # %% [markdown]
 # The loss fell from 11 to 2, and looks like that of a trained model. But it is a guesser's: the adapter has
 # learned the form and no entry. (Bits below zero: sure and wrong.) **Never read a loss without a guesser's beside
-# it.** Now, which of the usual suspects was it? *Recorded* on one base, bits known of 1,024 by rate:
+# it.** Now, which of the usual suspects was it? (*Recorded*, one base.)
 
 # %%
+RATES = ("0.001", "0.003", "0.01", "0.03")
+print(f"{'bits known of 1,024 (loss), by rate':36s}" + "".join(f"{rate:>11s}" for rate in RATES))
 for c in record.load("starved")["cells"]:
-    print(f"{c['arm']:10s}{c['steps']:5d} steps, {'clipped' if c['clip'] else 'not clipped':12s}"
-          + "".join(f"{rate:>8s}: {seen['bits'][0]:5.0f}" for rate, seen in c["tried"].items()))
+    shown = (c["tried"].get(rate) for rate in RATES)
+    print(f"{c['arm']:10s}{c['steps']:5,d} steps, {'clipped' if c['clip'] else 'not clipped':14s}" + "".join(
+        f"{t['bits'][0]:5.0f} ({t['loss'][0]:.1f})" if t else f"{'':11s}" for t in shown))
 
 # %% [markdown]
 # - **Too little room?** No. Rank 64 can make any update of these matrices, and 1,600 steps teach it 1,005 bits,
