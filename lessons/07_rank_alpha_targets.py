@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 7. Turn two dials, and choose rank, alpha and targets
 #
-# "Which rank do I need?" Without a task the question has no answer. So you will turn two dials, how much is new
-# and how many examples there are, and measure what each rank makes of it, beside a model that knows nothing.
+# "Which rank do I need?" Without a task the question has no answer. So you will turn two dials, how much is
+# new and how many examples there are, and measure what each rank makes of it, beside a model that knows
+# nothing.
 #
 # At the end of this notebook you will be able to
 # - **read** a map of both dials, and say where fine-tuning gains nothing from the base;
@@ -116,8 +117,8 @@ for ax, (arm, label) in zip(panels, FOUR.items(), strict=True):
     ax.set_yticklabels(NEW)
     ax.grid(False)
 panels[0].set_ylabel("new words")
-show(fig, "Recorded, one base, one run a cell: excess in thousandths of a nat per token; dark is worse. A star: "
-          "not better than random weights by a factor of 1.5, so nothing was gained from the base.",
+show(fig, "Recorded, one base, one run a cell: excess in thousandths of a nat per token; dark is worse. A "
+          "star: not better than random weights by a factor of 1.5, so nothing was gained from the base.",
      alt="Excess in thousandths with 24 new words and 64, 256, 1,024 examples: " + "; ".join(
          f"{label} " + ", ".join(f"{1000 * at(arm, 24, n):.0f}" for n in EXAMPLES)
          for arm, label in FOUR.items()) + ".")
@@ -126,10 +127,10 @@ show(fig, "Recorded, one base, one run a cell: excess in thousandths of a nat pe
 # Read it for factors of two and more.
 # - **Few examples, nothing new:** here the base is worth most. With 64 examples random weights pay ten times
 #   what full fine-tuning pays; with 1,024 one and a half times.
-# - **Many examples, new words:** nobody gains anything from the base, and LoRA loses. With 24 new words it pays
-#   four times what random weights pay.
-# - **Rank 1 with 24 new words** pays the same with 64, 256 and 1,024 examples. (On this base .21, the worst of
-#   sixteen; their mean is .13.)
+# - **Many examples, new words:** nobody gains anything from the base, and LoRA loses. With 24 new words it
+#   pays four times what random weights pay.
+# - **Rank 1 with 24 new words** pays the same with 64, 256 and 1,024 examples. (On this base .21, the worst
+#   of sixteen; their mean is .13.)
 #
 # ## You repeat it
 # Six runs with 24 new words on your base, which is in no record.
@@ -163,8 +164,8 @@ expect("at rank 1, 1,024 examples instead of 64 lower the excess by less than a 
 # %% [markdown]
 # ## Rank or place?
 # Now sixteen bases, 256 examples, more arms. *Blocks* trains the matrices that LoRA adapts themselves; their
-# smaller side is 64, so rank 64 can make any update of them. *Words* trains embedding and head alone, *r=8+words*
-# copies of both beside the adapter (`modules_to_save`).
+# smaller side is 64, so rank 64 can make any update of them. *Words* trains embedding and head alone,
+# *r=8+words* copies of both beside the adapter (`modules_to_save`).
 
 # %%
 SET = ("scratch", "LoRA r=1", "LoRA r=8", "LoRA r=16", "LoRA r=64", "blocks", "words", "LoRA r=8+words",
@@ -206,17 +207,17 @@ show(fig, "Recorded, mean of sixteen bases, each arm at its best rate. The small
          f"{arm} {mean(arm, 24, 'content'):.4f} and {least(arm, 24):.4f}" for arm in SET) + ".")
 
 # %% [markdown]
-# - **No new words.** Whatever starts from the base pays about the same content. Next to random weights it spares
-#   you above all coins learned by heart: .005 of chance instead of .026 for full fine-tuning.
-# - **New words, the place.** Between the lines, no rank, rate or checkpoint brings the content below .005 with
-#   12 new words, or .009 with 24. Where embedding and head train, it has been at .003 and less.
-# - **New words, the rank.** Within the blocks it counts up to 8: with 24 new words the content is .090 at rank
-#   1, .015 at rank 8, and .011 at rank 64.
+# - **No new words.** Whatever starts from the base pays about the same content. Next to random weights it
+#   spares you above all coins learned by heart: .005 of chance instead of .026 for full fine-tuning.
+# - **New words, the place.** Between the lines, no rank, rate or checkpoint brings the content below .005
+#   with 12 new words, or .009 with 24. Where embedding and head train, it has been at .003 and less.
+# - **New words, the rank.** Within the blocks it counts up to 8: with 24 new words the content is .090 at
+#   rank 1, .015 at rank 8, and .011 at rank 64.
 # - **Content is bought with chance.** A larger rate or a later checkpoint lowers the one and raises the
 #   other; the rates were chosen for the sum. Where embedding and head train, more coins are learned by heart.
 #
-# So **ask first where to train, and then at which rank.** With nothing new the copies are no help: rank 8 pays
-# 1.4 times as much with them. And with 24 new words rank 8 without them gains nothing from the base.
+# So **ask first where to train, and then at which rank.** With nothing new the copies are no help: rank 8
+# pays 1.4 times as much with them. And with 24 new words rank 8 without them gains nothing from the base.
 #
 # ### Exercise 1: complete (6 minutes)
 # "Raise the rank until it no longer helps" needs a rule. `excess` maps each rank to its mean excess. Return
@@ -274,10 +275,10 @@ for new in (0, 12):
               + "".join(f"{w:>24s}" for w in words))
 
 # %% [markdown]
-# (A map: intervals of 95 percent each, no verdict.) By the sum LoRA is behind at no width. By content, with 12
-# new words, it is ahead at 64, far behind at 128, level at 256: nobody who has seen one width may say "LoRA".
-# The gain from the base grows: with 12 new words full fine-tuning is 1.4, 2.6, 3.8 times better than random
-# weights.
+# (A map: intervals of 95 percent each, no verdict.) By the sum LoRA is behind at no width. By content, with
+# 12 new words, it is ahead at 64, far behind at 128, level at 256: nobody who has seen one width may say
+# "LoRA". The gain from the base grows: with 12 new words full fine-tuning is 1.4, 2.6, 3.8 times better than
+# random weights.
 #
 # ## What does a rank cost?
 # *Computed* from shapes; what PyTorch keeps for the backward pass is *measured* on one batch of 32.
@@ -321,9 +322,9 @@ expect("from rank 1 to 16 the file grows sixteenfold, what is kept by less than 
 
 # %% [markdown]
 # ## New facts (second reading)
-# Facts can be new, too. Each of 64 combinations of who, what and when has a docket entry to learn by heart: one
-# of 8 places, one of 8 deeds, one of 4 adjectives. That is 8 bits an entry, 512 in all. In each of 400 batches
-# an entry comes about once.
+# Facts can be new, too. Each of 64 combinations of who, what and when has a docket entry to learn by heart:
+# one of 8 places, one of 8 deeds, one of 4 adjectives. That is 8 bits an entry, 512 in all. In each of 400
+# batches an entry comes about once.
 #
 # ### Bet 4
 # How many of the 512 bits does LoRA at rank 1 know afterwards?
@@ -380,10 +381,10 @@ for run, knows, colour in ((longer, more, SECOND), (history, bits, ACCENT)):
 ax.axhline(math.log(8 * 8 * 4) / 3, color=GREY, ls="--", lw=1, label="what a guesser pays")
 ax.set(xscale="log", ylim=(0, 6), xlabel="step", ylabel="loss, nats per word")
 ax.legend(fontsize=8)
-show(fig, f"Measured. Both losses fall from {history.losses[0]:.0f}. The one of 400 steps (rate 0.001) ends where "
-          "somebody stands who only guesses. The other one (rate 0.003) stays there, too, and then learns.",
-     alt=f"Loss after 400 steps {fmean(history.losses[-20:]):.2f}, {bits:.0f} of 1,024 bits; after 1,600 steps "
-         f"{fmean(longer.losses[-20:]):.2f}, {more:.0f} bits.")
+show(fig, f"Measured. Both losses fall from {history.losses[0]:.0f}. The one of 400 steps (rate 0.001) ends "
+          "where somebody stands who only guesses. The other one (rate 0.003) stays there, and then learns.",
+     alt=f"Loss after 400 steps {fmean(history.losses[-20:]):.2f}, {bits:.0f} of 1,024 bits; after 1,600 "
+         f"steps {fmean(longer.losses[-20:]):.2f}, {more:.0f} bits.")
 
 # %%
 expect("with a rate of 0.001 and 400 steps nothing is known", bits < 50, of=two)
@@ -391,8 +392,8 @@ expect("with 0.003 and 1,600 steps nine tenths are known", more > 920, of=two)
 
 # %% [markdown]
 # The loss fell from 11 to 2, and looks like that of a trained model. But it is a guesser's: the adapter has
-# learned the form and no entry. (Bits below zero: sure and wrong.) **Never read a loss without a guesser's beside
-# it.** Now, which of the usual suspects was it? (*Recorded*, one base.)
+# learned the form and no entry. (Bits below zero: sure and wrong.) **Never read a loss without a guesser's
+# beside it.** Now, which of the usual suspects was it? (*Recorded*, one base.)
 
 # %%
 RATES = ("0.001", "0.003", "0.01", "0.03")
@@ -403,11 +404,11 @@ for c in record.load("starved")["cells"]:
         f"{t['bits'][0]:5.0f} ({t['loss'][0]:.1f})" if t else f"{'':11s}" for t in shown))
 
 # %% [markdown]
-# - **Too little room?** No. Rank 64 can make any update of these matrices, and 1,600 steps teach it 1,005 bits,
-#   about as many as full fine-tuning learns in 400.
+# - **Too little room?** No. Rank 64 can make any update of these matrices, and 1,600 steps teach it 1,005
+#   bits, about as many as full fine-tuning learns in 400.
 # - **Clipping?** Hardly. It helps with 400 steps, 368 bits against 193; with 1,600 it makes no difference.
-# - **The rate?** In part. With 0.01 instead of 0.001, 400 steps teach 368 bits instead of none. At 0.03 all is
-#   lost.
+# - **The rate?** In part. With 0.01 instead of 0.001, 400 steps teach 368 bits instead of none. At 0.03 all
+#   is lost.
 # - **The steps?** Yes. At 0.003, four times as many turn 96 bits into 1,005.
 
 # %%
@@ -417,9 +418,9 @@ verdict("C20", contrasts.effects("C20"))
 # With 12 new words, and for facts, 8 is better than 1; nowhere is 64 better than 8.
 #
 # ## Which layers? (second reading)
-# A block has four matrices in its attention (64 x 64) and two in its MLP, the small network behind it (256 x 64
-# and 64 x 256). At equal rank, all of them train more numbers than attention alone. So compare at equal numbers,
-# too.
+# A block has four matrices in its attention (64 x 64) and two in its MLP, the small network behind it (256 x
+# 64 and 64 x 256). At equal rank, all of them train more numbers than attention alone. So compare at equal
+# numbers, too.
 #
 # ### Exercise 3: find the bug (4 minutes)
 # Which rank gives attention alone as many trained numbers as all linear layers have at `rank`? The function
@@ -475,8 +476,8 @@ for ax, (title, ranks) in zip(columns, SETS.items(), strict=True):
     ax.set_xticks(range(3), [f"{where}\nr={r}" for where, r in ranks.items()], fontsize=8)
 columns[0].set_ylabel("content, nats per token")
 show(fig, "Recorded, 12 new words: sixteen bases and their median, each arm at its best rate.",
-     alt="; ".join(f"{title}, median content: " + ", ".join(
-         f"{w} {median(content(w, r)):.4f}" for w, r in ranks.items()) for title, ranks in SETS.items()) + ".")
+     alt="Median content: " + "; ".join(f"{title} " + ", ".join(
+         f"{w} {median(content(w, r)):.4f}" for w, r in s.items()) for title, s in SETS.items()) + ".")
 
 # %%
 held = {}
@@ -491,12 +492,12 @@ verdict("C9", contrasts.effects("C9") | {"memory: bytes kept for the backward pa
 
 # %% [markdown]
 # With 12 new words all layers pay half of what attention alone pays. With 6 they don't, and there the rate
-# decides: two rates of all layers were tied, and the gentler one reports. At the other one they paid .0036, and
-# attention .0057 (the three bases that choose). And they are *not* free: they keep a third more for the
+# decides: two rates of all layers were tied, and the gentler one reports. At the other one they paid .0036,
+# and attention .0057 (the three bases that choose). And they are *not* free: they keep a third more for the
 # backward pass.
 #
-# The MLP alone is ahead of attention by the median, but on two of sixteen bases it fails. On models of billions
-# it gave most of the gain (Biderman et al. 2024, Schulman et al. 2025).
+# The MLP alone is ahead of attention by the median, but on two of sixteen bases it fails. On models of
+# billions it gave most of the gain (Biderman et al. 2024, Schulman et al. 2025).
 #
 # ## When the rank grows, what happens to alpha? (second reading)
 # The update is scaled by alpha/r. Others scale by alpha/sqrt(r) (Kalajdzievski 2023), or keep the scale
@@ -542,7 +543,7 @@ for ax, title, label, marks in ((left, "at one rate, 0.01", "excess, nats per to
     ax.set_yticks(marks, [f"{m:g}" for m in marks])
     ax.minorticks_off()
 left.legend(fontsize=8)
-show(fig, "Recorded, 12 new words, mean of the three bases that choose rates. At rank 8 the laws are one run.",
+show(fig, "Recorded, 12 new words, mean of the three bases that choose. At rank 8 the laws are one run.",
      alt="Best rates at ranks 1, 8, 64: " + "; ".join(
          f"{law} " + ", ".join(f"{scaled(law, r)['best']:g}" for r in (1, 8, 64)) for law in LAWS) + ".")
 
@@ -552,15 +553,15 @@ for law in LAWS:
         f"rank {r} {tried(law, r, scaled(law, r)['best']):.4f}" for r in (1, 8, 64)))
 
 # %% [markdown]
-# At the best rate of each, the laws differ at rank 64 by 8 percent. What differs is *where that rate is*: with
-# alpha/r it falls to a third up to rank 8, then stays; with a constant scale it falls to a hundredth. Chen,
-# Villar and Hayou (2026, abstract) have both regimes, roughly invariant and inverse to the rank, by
+# At the best rate of each, the laws differ at rank 64 by 8 percent. What differs is *where that rate is*:
+# with alpha/r it falls to a third up to rank 8, then stays; with a constant scale it falls to a hundredth.
+# Chen, Villar and Hayou (2026, abstract) have both regimes, roughly invariant and inverse to the rank, by
 # initialisation and scale.
 #
 # ## Which learning rate? (second reading)
-# Schulman et al. (2025) found LoRA's best rate at about ten times that of full fine-tuning. And here? For each
-# arm: all rates that pay at most 1.5 times what its best one pays, and in brackets the *cliff*, the first one
-# above that pays ten times as much, if one was met.
+# Schulman et al. (2025) found LoRA's best rate at about ten times that of full fine-tuning. And here? For
+# each arm: all rates that pay at most 1.5 times what its best one pays, and in brackets the *cliff*, the
+# first one above that pays ten times as much, if one was met.
 
 # %%
 def usable(arm, new):
@@ -575,16 +576,19 @@ for arm in ("full", "words", "LoRA r=1", "LoRA r=8", "LoRA r=64", "LoRA r=8+word
     print(f"{arm:16s}" + "".join(f"{usable(arm, new):>21s}" for new in (0, 12, 24)))
 
 # %%
+def factor(name, new):
+    lora, full = (contrasts.cell(name, arm=arm, new=new, examples=256)["best"] for arm in ("LoRA r=8", "full"))
+    return f"{lora / full:.0f} with {new} new words"
+
+
 for d, name in WIDE.items():
-    pairs = [[contrasts.cell(name, arm=arm, new=new, examples=256)["best"] for arm in ("LoRA r=8", "full")]
-             for new in (0, 12)]
-    print(f"width {d:3d}: LoRA's best rate over full's: "
-          + ", ".join(f"{a / b:.0f} with {new} new words" for (a, b), new in zip(pairs, (0, 12), strict=True)))
+    print(f"width {d:3d}, best rate of LoRA r=8 over full's: {factor(name, 0)}, {factor(name, 12)}")
 
 # %% [markdown]
-# By the rates that report, the factor is 10 to 33, and 3 with 24 new words. But there full fine-tuning has rates
-# ten times apart that do about as well: no factor is sharper than that. LoRA's cliff, where it was met, lies
-# between 0.03 and 0.1; for facts, between 0.01 and 0.03. Of two rates that do equally well, take the smaller.
+# By the rates that report, the factor is 10 to 33, and 3 with 24 new words. But there full fine-tuning has
+# rates ten times apart that do about as well: no factor is sharper than that. LoRA's cliff, where it was met,
+# lies between 0.03 and 0.1; for facts, between 0.01 and 0.03. Of two rates that do equally well, take the
+# smaller.
 #
 # ## The decision page
 # One side of paper. All of it comes from this notebook; 256 examples unless it says otherwise.
@@ -600,7 +604,8 @@ PAGE = (("a new combination", "blocks, rank 8", "LoRA r=8", {"new": 0}),
         ("24 new words", "rank 8, embedding, head", "LoRA r=8+words", {"new": 24}))
 print(f"{'what is new':26s}{'what trains':25s}{'excess':>8s}{'random weights':>16s}")
 for news, where, arm, task in PAGE:
-    paid = [fmean(contrasts.cell("arms", arm=a, **{"examples": 256} | task)["total"]) for a in (arm, "scratch")]
+    paid = [fmean(contrasts.cell("arms", arm=a, **{"examples": 256} | task)["total"])
+            for a in (arm, "scratch")]
     print(f"{news:26s}{where:25s}{paid[0]:8.4f}{paid[1]:16.4f}"
           + ("  nothing gained" if paid[0] > paid[1] / 1.5 else ""))
 
@@ -608,14 +613,14 @@ for news, where, arm, task in PAGE:
 # 1. **Ask what is new, and where.** For a new combination or order the blocks are enough. For many new words
 #    train embedding and head, too (in PEFT `modules_to_save`, or `trainable_token_indices` for single rows).
 # 2. **Ask what the examples alone are worth.** Where a control does as well, the base gives you nothing.
-# 3. **Rank 8 on all linear layers**; attention alone if memory for the backward pass is short. What remains at
-#    every rank is not the rank's fault.
+# 3. **Rank 8 on all linear layers**; attention alone if memory for the backward pass is short. What remains
+#    at every rank is not the rank's fault.
 # 4. **A fixed alpha over r:** then a rate that you know serves at other ranks, or nearly.
 # 5. **Sweep the rate**, half a decade apart, until the best lies inside. Beware of the cliff.
 # 6. **Put a guesser's loss beside yours.** If you stand there, take more steps or a higher rate, not a rank.
 #
-# **If you have six runs:** three rates in two places, the blocks alone and the blocks with embedding and head.
-# In hindsight, on the three bases that choose:
+# **If you have six runs:** three rates in two places, the blocks alone and the blocks with embedding and
+# head. In hindsight, on the three bases that choose:
 
 # %%
 THREE = ("0.003", "0.01", "0.03")
@@ -631,29 +636,31 @@ for plan, runs in PLANS.items():
 
 # %% [markdown]
 # ## From this town to seven billion
-# - **Rates.** Here LoRA's best is 0.001 to 0.03. There it is 1e-4 to 5e-4, ten times full's, and moves by less
-#   than a factor of 2 from rank 4 to 512 (Schulman et al. 2025).
+# - **Rates.** Here LoRA's best is 0.001 to 0.03. There it is 1e-4 to 5e-4, ten times full's, and moves by
+#   less than a factor of 2 from rank 4 to 512 (Schulman et al. 2025).
 # - **Rank.** 8 is 12.5 percent of our width of 64, and 0.2 percent of 4,096. There code needed rank 256
 #   (Biderman et al. 2024), and reinforcement learning rank 1 (Schulman et al. 2025).
 # - **Memory.** There a rank is cheap: 16 on all layers of Llama 7B is 40 million numbers, 0.6 percent.
-# - **Words.** A tokenizer cuts new words into known pieces. Copies of embedding and head are a billion numbers
-#   (Llama 3 8B: 2 x 128,256 x 4,096).
-# - **Room.** About 2 bits a number after long training (Allen-Zhu and Li, quoted by Schulman et al. 2025). Our
-#   rank 64 trains 147,456 numbers: for a thousand bits the steps were short, not the room.
+# - **Words.** A tokenizer cuts new words into known pieces. Copies of embedding and head are a billion
+#   numbers (Llama 3 8B: 2 x 128,256 x 4,096).
+# - **Room.** About 2 bits a number after long training (Allen-Zhu and Li, quoted by Schulman et al. 2025).
+#   Our rank 64 trains 147,456 numbers: for a thousand bits the steps were short, not the room.
 #
 # ## What you have done
 # - You **read** a map: the base is worth most with few examples and nothing new; with 1,024 examples and new
 #   words LoRA lost to random weights.
 # - You **told** rank from place: up to 8 the rank counts, then embedding and head do.
-# - You **found out** why a loss can fall while nothing is learned; and that all layers beat attention with 12 new
-#   words, and that alpha's law moves the best rate.
-# - You **counted** the cost: file and optimiser grow with the rank, what is kept hardly. And you spent six runs.
+# - You **found out** why a loss can fall while nothing is learned; and that all layers beat attention with 12
+#   new words, and that alpha's law moves the best rate.
+# - You **counted** the cost: file and optimiser grow with the rank, what is kept hardly. And you spent six
+#   runs.
 #
-# **On your own.** With 24 new words, train rank 1 with a copy of the *head* alone (`modules_to_save=("head",)`),
-# then of the embedding. Which was missing? Use three seeds, and bet first.
+# **On your own.** Give rank 1 four times the steps, with 24 new words and 1,024 examples (`steps=800,
+# checkpoints=(200, 400, 800)`): is it full, or slow? Then train it with a copy of the *head* alone
+# (`modules_to_save=("head",)`). Bet first.
 #
-# **In practice.** Tokenise some of your data with the base's tokenizer. Words that it cuts into pieces, and tokens
-# that it has hardly seen, tell you where your own dial stands.
+# **In practice.** Tokenise some of your data with the base's tokenizer. Words that it cuts into pieces, and
+# tokens that it has hardly seen, tell you where your own dial stands.
 #
 # **Further reading.**
 # - Hu et al., *LoRA* (2021), tables 5 and 6: which matrices, which rank; no MLP among them.

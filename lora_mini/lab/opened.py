@@ -18,7 +18,7 @@ RANKS = (0, 1, 2, 4, 8, 16, 32, 64)  # directions kept
 JUDGED = (8, 16)
 TOP = 8  # directions that are compared
 FACTORS = (0.9, 0.7, 0.5, 0.3, 0.0)  # what intruders are shrunk by
-STRENGTHS = tuple(round(0.1 * i, 1) for i in range(1, 10))  # what the whole update is shrunk by
+STRENGTHS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.2)  # what the whole update is shrunk by
 NORMS = (0.05, 0.1, 0.2, 0.4, 0.8)  # of an update over W's, at which intruders are counted
 THRESHOLDS = (0.5, 0.6, 0.7)
 OTHER = 100  # what is added to a seed for other examples
@@ -82,7 +82,7 @@ def look(seed):
                          for what, curve in cut(before, runs, test, rng).items()}
         for name in (*ARMS, "noise"):
             found["spectra"][f"{name}, {new}"] = spectrum(updates[name])
-            found["amplified"][f"{name}, {new}"] = amplified(old, updates[name], rng)
+            found["amplified"][f"{name}, {new}"] = amplified(old, updates[name])
             found["intruders"][f"{name}, {new}"] = counted(old, updates[name], rng)
         found["start"][f"LoRA r=8, {new}"] = moved(runs["LoRA r=8"], start)
         found["shared"] |= {f"{name}, {new}": shared(updates[one], updates[two])
@@ -134,22 +134,27 @@ def cut(before, runs, test, rng):
     trains those matrices alone.
     """
     old, full, blocks = inside.matrices(before), runs["full"], runs["blocks"]
-    X, Y = inside.updates(before, full), inside.updates(before, blocks)
+    X, Y = ({name: np.linalg.svd(Z, full_matrices=False) for name, Z in
+             inside.updates(before, after).items()} for after in (full, blocks))
 
-    def pays(model, part, updates, rank):
-        return seen(inside.placed(model, {n: old[n] + part(Z, rank) for n, Z in updates.items()}))
+    def pays(model, part, taken, rank):
+        return seen(inside.placed(model, {n: old[n] + part(*Z, rank) for n, Z in taken.items()}))
 
     def seen(model):
         score = measure.excess(model, test)
         return score.content, score.total
 
-    def some(Z, rank):
-        return inside.random_part(Z, rank, rng)
-    ways = {"cut": (full, inside.strongest, X), "random": (full, some, X),
-            "only": (before, inside.strongest, X), "blocks": (blocks, inside.strongest, Y)}
+    def strongest(U, S, Vt, rank):
+        return (U[:, :rank] * S[:rank]) @ Vt[:rank]
+
+    def some(U, S, Vt, rank):  # as `inside.random_part`
+        mix, _ = np.linalg.qr(rng.standard_normal((len(S), rank)))
+        return (U * S) @ mix @ (mix.T @ Vt)
+    ways = {"cut": (full, strongest, X), "random": (full, some, X),
+            "only": (before, strongest, X), "blocks": (blocks, strongest, Y)}
     return {"whole": seen(full)} | {
-        what: [pays(model, part, updates, rank) for rank in RANKS]
-        for what, (model, part, updates) in ways.items()}
+        what: [pays(model, part, taken, rank) for rank in RANKS]
+        for what, (model, part, taken) in ways.items()}
 
 
 def spectrum(updates):
@@ -181,22 +186,21 @@ def moved(after, start):
                                      for n, A in start.items()]))}
 
 
-def strengths(W, X, rank, rng):
-    """How strongly W acts along the first directions of X, along its own, and along random ones."""
-    found = []
-    for M in (X, W, rng.standard_normal(W.shape)):
-        U, S, Vt = np.linalg.svd(M, full_matrices=False)
-        k = min(rank, int(np.sum(S > 1e-5 * S[0]))) if M is X else k  # an adapter may have fewer
-        found.append(float(inside.strength_within(W, U[:, :k], Vt[:k])))
-    return found
+def strengths(W, X, rank):
+    """How strongly W acts along the first directions of X, along its own, and along as many random
+    ones: there the root of the mean square is k |W| / sqrt(m n)."""
+    U, S, Vt = np.linalg.svd(X, full_matrices=False)
+    k = min(rank, int(np.sum(S > 1e-5 * S[0])))  # an adapter may have fewer
+    own = np.linalg.norm(np.linalg.svd(W, compute_uv=False)[:k])
+    return (inside.strength_within(W, U[:, :k], Vt[:k]), own,
+            k * np.linalg.norm(W) / np.prod(W.shape)**0.5)
 
 
-def amplified(old, updates, rng):
+def amplified(old, updates):
     """Means over the matrices: "norm" of the update; how strongly W_0 acts along the first
-    directions of the "update", along its "own", and along "random" ones; and the mean of the two
-    "ratio"s to random, with its "bound", own to random."""
-    rows = np.array([[np.linalg.norm(X), *strengths(old[n], X, TOP, rng)]
-                     for n, X in updates.items()])
+    directions of the "update", along its "own", and along "random" ones; the update's "ratio" to
+    random, and its "bound", own to random."""
+    rows = np.array([[np.linalg.norm(X), *strengths(old[n], X, TOP)] for n, X in updates.items()])
     norm, within, own, chance = rows.mean(axis=0)
     return {"norm": norm, "update": within, "own": own, "random": chance,
             "ratio": np.mean(rows[:, 1] / rows[:, 3]), "bound": np.mean(rows[:, 2] / rows[:, 3])}
@@ -226,7 +230,7 @@ def healed(before, after, test, seed):
     nats, old share valid], the first of each as trained.
 
     At FACTORS, "all": the intruders; "top": the strongest of each matrix; "rest": as many of the
-    ten strongest that are no intruders. At STRENGTHS, from 1 down, "scaled": the whole update.
+    ten strongest that are no intruders. At STRENGTHS, "scaled": the whole update.
     """
     old, new = inside.matrices(before), inside.matrices(after)
     who = {n: inside.intruders(old[n], new[n]) for n in old}
@@ -244,4 +248,4 @@ def healed(before, after, test, seed):
     return {"all": curve(who), "top": curve({n: js[:1] for n, js in who.items()}),
             "rest": curve(rest),
             "scaled": [first, *(seen({n: old[n] + s * (new[n] - old[n]) for n in old})
-                                for s in reversed(STRENGTHS))]}
+                                for s in STRENGTHS)]}

@@ -1,4 +1,5 @@
-"""The records beside a sweep of variants: rates that are too high; what lengths and turns do."""
+"""The records beside a sweep of variants: rates that are too high; the range of good ones; what
+lengths and turns do."""
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from lora_mini.variants import magnitude_direction
 TIMES = 10  # how many times the best rate
 RUINED = 0.5  # nats over the sentences' own, at the best checkpoint: then a run is lost
 DRIFTS = ("full", "LoRA r=8", "DoRA r=8")
+WIDE = tuple(rate for rate in sweep.FINE if 1e-3 <= rate <= 0.175)
 
 
 def make_hot(jobs, journal):
@@ -33,6 +35,24 @@ def hot(cell, rate, seed, report=True):
     total = found.get("total")
     return {"total": total, "valid": found.get("valid"),
             "sound": float(total is not None and total < RUINED)}
+
+
+def make_plateau(jobs, journal):
+    """"cells": LoRA and DoRA at all rates of WIDE, those that record "variants" has tried among
+    them, on the three bases that choose: a map, of how wide the range of good rates is."""
+    known = [cell for cell in record.load("variants")["cells"] if cell["arm"] in DRIFTS]
+    cells = [{key: cell[key] for key in ("arm", "new", "examples", "clip")} for cell in known]
+    new = [(i, rate) for i, cell in enumerate(known) for rate in WIDE
+           if f"{rate:g}" not in cell["tried"]]
+    with sweep.workers(parts.run, jobs, journal) as run:
+        found = sweep.by_seed(run, "plateau", [(cells[i], rate) for i, rate in new], bases.CHOOSE,
+                              False)
+    tried = [{rate: {"chooses": seen["chooses"]} for rate, seen in cell["tried"].items()}
+             for cell in known]
+    for (i, rate), results in zip(new, found, strict=True):
+        tried[i][f"{rate:g}"] = {"chooses": [result["chooses"] for result in results]}
+    return {"cells": [cell | {"tried": {rate: seen[rate] for rate in sorted(seen, key=float)}}
+                      for cell, seen in zip(cells, tried, strict=True)]}
 
 
 def make_drift(jobs, journal):
