@@ -24,6 +24,7 @@ THRESHOLDS = (0.5, 0.6, 0.7)
 OTHER = 100  # what is added to a seed for other examples
 ONE_START = "LoRA r=8, one start"  # other examples than "LoRA r=8", the same start of A
 ARMS = ("full", "LoRA r=8", "LoRA r=1", "blocks")
+HOT = "full, three times the rate"
 SHARED = {  # whose directions are compared: names of runs
     "full and full": ("full", "full, again"),
     "LoRA and LoRA": ("LoRA r=8", "LoRA r=8, again"),
@@ -46,7 +47,7 @@ def make(jobs, journal):
     cells = [{"what": what, "new": new, "rank": rank,
               "content": [base["cut"][f"{what}, {new}"][i][0] for base in found],
               "total": [base["cut"][f"{what}, {new}"][i][1] for base in found]}
-             for new in NEW for what in ("cut", "random", "only", "blocks")
+             for new in NEW for what in ("cut", "random", "only", "hot", "blocks")
              for i, rank in enumerate(RANKS)]
     cells += [{"what": "whole", "new": new, "rank": rank} | {
         key: [base["cut"][f"whole, {new}"][i] for base in found]
@@ -73,6 +74,7 @@ def look(seed):
         runs = {arm: tuned(before, arm, new, seed) for arm in ARMS} | medical
         runs |= {f"{arm}, again": tuned(before, arm, new, seed + OTHER)
                  for arm in ("full", "LoRA r=8")}
+        runs[HOT] = tuned(before, "full", new, seed, up=1)
         runs[ONE_START] = tuned(before, "LoRA r=8", new, seed + OTHER, init=seed)
         updates = {name: inside.updates(before, after) for name, after in runs.items()}
         updates |= {name: noisy(updates["full"], rng) for name in ("noise", "noise, again")}
@@ -80,7 +82,7 @@ def look(seed):
         test = trials.frames(task(new), 128, seed, "test")
         found["cut"] |= {f"{what}, {new}": curve
                          for what, curve in cut(before, runs, test, rng).items()}
-        for name in (*ARMS, "noise"):
+        for name in (*ARMS, HOT, "noise"):
             found["spectra"][f"{name}, {new}"] = spectrum(updates[name])
             found["amplified"][f"{name}, {new}"] = amplified(old, updates[name])
             found["intruders"][f"{name}, {new}"] = counted(old, updates[name], rng)
@@ -98,12 +100,14 @@ def task(new, register="legal"):
     return parts.task({"new": new, "register": register})
 
 
-def tuned(before, arm, new, seed, register=None, init=None):
-    """The model of one run at its best checkpoint, at the rate that record "arms" chose."""
+def tuned(before, arm, new, seed, register=None, init=None, up=0):
+    """The model of one run at its best checkpoint, at the rate that record "arms" chose; up: so
+    many steps of the grid above it."""
     cell = record.find(record.load("arms")["cells"], arm=arm, new=new, examples=256,
                        register=register, order=None, targets=None)
-    after, done = trials.tune(before, arm, task(new, register or "legal"), cell["best"], seed,
-                              init=init, report=False)
+    rate = sweep.GRID[sweep.GRID.index(cell["best"]) + up]
+    after, done = trials.tune(before, arm, task(new, register or "legal"), rate, seed, init=init,
+                              report=False)
     if not done.whole:
         raise KeyboardInterrupt
     return after
@@ -130,15 +134,17 @@ def cut(before, runs, test, rng):
     """Totals by how many directions of the matrices' updates are kept: {what: [[content, total]]}.
 
     Full fine-tuning: "cut" keeps the strongest, all else as tuned; "random" keeps as many random
-    ones; in "only" all else is the base's; "whole" is the model as it is. "blocks": of the arm that
-    trains those matrices alone.
+    ones; in "only" all else is the base's; "whole" is the model as it is. "hot": as "cut", tuned
+    at three times the rate. "blocks": of the arm that trains those matrices alone.
     """
-    old, full, blocks = inside.matrices(before), runs["full"], runs["blocks"]
-    X, Y = ({name: np.linalg.svd(Z, full_matrices=False) for name, Z in
-             inside.updates(before, after).items()} for after in (full, blocks))
+    old, models = inside.matrices(before), [runs[name] for name in ("full", HOT, "blocks")]
+    X, Y, Z = ({name: np.linalg.svd(update, full_matrices=False) for name, update in
+                inside.updates(before, after).items()} for after in models)
+    full, hot, blocks = models
 
     def pays(model, part, taken, rank):
-        return seen(inside.placed(model, {n: old[n] + part(*Z, rank) for n, Z in taken.items()}))
+        return seen(inside.placed(model, {n: old[n] + part(*svd, rank)
+                                          for n, svd in taken.items()}))
 
     def seen(model):
         score = measure.excess(model, test)
@@ -151,7 +157,8 @@ def cut(before, runs, test, rng):
         mix, _ = np.linalg.qr(rng.standard_normal((len(S), rank)))
         return (U * S) @ mix @ (mix.T @ Vt)
     ways = {"cut": (full, strongest, X), "random": (full, some, X),
-            "only": (before, strongest, X), "blocks": (blocks, strongest, Y)}
+            "only": (before, strongest, X), "hot": (hot, strongest, Y),
+            "blocks": (blocks, strongest, Z)}
     return {"whole": seen(full)} | {
         what: [pays(model, part, taken, rank) for rank in RANKS]
         for what, (model, part, taken) in ways.items()}

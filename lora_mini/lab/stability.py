@@ -1,5 +1,4 @@
-"""The records beside a sweep of variants: rates that are too high; the range of good ones; what
-lengths and turns do."""
+"""The records beside a sweep of variants: too high rates, the range of good ones, drift."""
 
 import numpy as np
 
