@@ -577,7 +577,8 @@ for arm in ("full", "words", "LoRA r=1", "LoRA r=8", "LoRA r=64", "LoRA r=8+word
 
 # %%
 def factor(name, new):
-    lora, full = (contrasts.cell(name, arm=arm, new=new, examples=256)["best"] for arm in ("LoRA r=8", "full"))
+    lora, full = (contrasts.cell(name, arm=arm, new=new, examples=256)["best"]
+                  for arm in ("LoRA r=8", "full"))
     return f"{lora / full:.0f} with {new} new words"
 
 

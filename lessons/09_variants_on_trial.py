@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 9. Put LoRA's variants on trial
 #
-# Again and again somebody publishes a better LoRA. You will build the best known of these variants by hand,
-# add five others in a line each, and compare all of them under the same conditions.
+# Again and again somebody publishes a better LoRA. You will build the best known of these variants by hand, add five
+# others in a line each, and compare all under the same conditions.
 #
 # At the end of this notebook you will be able to
 # - **build** DoRA by hand, and say what it trains in addition to LoRA;
@@ -136,8 +136,7 @@ class ByHand(nn.Module):
 
 
 # %% [markdown]
-# The package has the same layer, in a form that never writes to $W$ and that merges. With equal factors, do
-# the two give the same outputs and the same gradients?
+# The package has the same layer. With equal factors, do the two give the same outputs and gradients?
 
 # %%
 torch.manual_seed(0)
@@ -156,8 +155,8 @@ print("gradients agree:", same)
 
 # %% [markdown]
 # ## Length or direction: what does a measurement show? (second reading)
-# The authors give a measurement as the reason for DoRA (section 3.2). For a matrix they take how much the
-# lengths of its rows changed, and how far the rows turned: means over the rows. In code:
+# The authors give a measurement as the reason for DoRA (section 3.2): how much the lengths of a matrix's rows changed,
+# and how far the rows turned, means over the rows. In code:
 
 # %%
 def how_far(W0, W):  # both (d_out, d_in): (change in length, change in direction)
@@ -171,12 +170,11 @@ print("the package measures the same:",
       np.allclose(how_far(W, W + noise), variants.magnitude_direction(W, W + noise)))
 
 # %% [markdown]
-# They did it for VL-BART's query matrices, each layer at four moments of training. In full fine-tuning one
-# change was small where the other was large: a correlation of -0.62. With LoRA both were large together,
-# +0.83; with DoRA it was -0.31 (section 4.1). They see in LoRA's +0.83 a lack of finer control.
+# They did it for VL-BART's query matrices, in each layer at four moments. In full fine-tuning the two had a
+# correlation of -0.62, with LoRA +0.83, with DoRA -0.31 (section 4.1). In LoRA's they see a lack of finer control.
 #
 # ### Bet 1
-# But what would something show that controls nothing at all? Take ten updates of pure noise, from a tenth of W's norm
+# What would something show that controls nothing at all? Take ten updates of pure noise, from a tenth of W's norm
 # to all of it. Which correlation have their changes in length and in direction?
 
 # %%
@@ -191,7 +189,7 @@ settle("09 correlation of noise", of_noise)
 
 # %% [markdown]
 # Whatever grows, grows in both. So put noise beside the real updates: for each matrix and moment, noise of
-# the update's own shape and norm.
+# the update's own shape and norm. (The correlations are means of sixteen bases.)
 
 # %%
 drift = record.load("drift")
@@ -222,7 +220,10 @@ show(fig, "Recorded, 12 new words, one base: a point is one of twelve matrices a
          f"{tied(c['arm'], 'noise', range(48)):+.2f}" for c in drift["cells"]) + ".")
 
 # %% [markdown]
-# DRIFT-RESULT
+# Full fine-tuning and LoRA are tied about as tightly as noise of their size. So a correlation near +1 is no lack of
+# control: it is what comes of moving at all. Only DoRA stays below its noise. The negative sign of full
+# fine-tuning, which noise would not explain, does not come out here. Theirs is another model with other tasks, and we
+# can't say which makes the difference. Whether DoRA *trains* better is another question.
 
 # %% [markdown]
 # ## Five more variants, a line each
@@ -232,12 +233,12 @@ show(fig, "Recorded, 12 new words, one base: a point is one of twelve matrices a
 #   start from the base. So its B does not start at zero, but its update does.
 # - **LoRA-FA** (Zhang et al. 2023) freezes A at its random start and trains B alone.
 #
-# They don't all train equally many numbers at one rank. So LoRA-FA gets rank 16:
+# LoRA-FA gets rank 16, so that it trains as many numbers as the others:
 
 # %%
 KINDS = ("LoRA r=8", "DoRA r=8", *parts.VARIANTS)
 size = {arm: lm.trainable_parameters(trials.prepare(model, arm))[1]
-        for arm in (*KINDS, "LoRA r=16", "full", "scratch")}
+        for arm in (*KINDS, "LoRA r=16", "words", "full", "scratch")}
 print("\n".join(f"{arm:13s} trains {size[arm]:6,} numbers" for arm in (*KINDS, "LoRA r=16")))
 
 # %% [markdown]
@@ -264,25 +265,25 @@ print(f"LoRA+    is LoRA, with a rate for B that is {faster('blocks.0.up_proj.lo
 
 # %% [markdown]
 # ## The trial
-# All get alpha 16, the same 256 examples of the legal register, 200 steps, and *clipping*: a gradient whose norm
-# is above 1 is scaled down to it. LoRA and DoRA ran without clipping, too. As in notebook 06 three bases choose the
-# rate, and others report: sixteen for LoRA and DoRA, the first eight of these for the rest. There are two tasks,
-# with 0 new words and with 12. Beside them stand full fine-tuning and the control, random weights.
+# All get alpha 16, 256 examples of the legal register with 0 or 12 new words, 200 steps, and clipping at 1; LoRA and
+# DoRA ran without clipping, too. As in notebook 06 three bases choose the rate and others report: sixteen for LoRA and
+# DoRA, eight of these for the rest. Beside them stand full fine-tuning, the words alone, and random weights.
 #
-# ### Bets 2 to 5
+# ### Bets 2 to 6
 # All with 12 new words.
 # 2. A step of DoRA has to compute $W + sBA$ and the lengths of its rows. How many times as long as a step of
 #    LoRA does it take, here?
-# 3. Which of the seven arms has the smallest excess, each at its best rate?
-# 4. Now one rate for all. At how many of the rates that were tried is some variant ahead of LoRA by a factor of
-#    1.5?
-# 5. Plain LoRA without clipping, at the rate that suits it then: how many times LoRA's clipped excess does it pay?
+# 3. Which of the seven has the smallest excess, each at its best rate?
+# 4. Now one rate for all, 0.001. LoRA pays how many times what the best variant pays?
+# 5. Plain LoRA without clipping, at the rate that suits it then: how many times its clipped excess does it pay?
+# 6. Ten times its best rate, clipped: how many times its best excess does DoRA pay?
 
 # %%
 bet("09 a step of DoRA in steps of LoRA", guess=None)
 bet("09 nearest with 12 new words", guess=None, choices=KINDS)
-bet("09 rates at which a variant is ahead", guess=None)
+bet("09 times the best variant's excess, one rate", guess=None)
 bet("09 times LoRA's excess without clipping", guess=None)
+bet("09 times DoRA's excess at ten times the rate", guess=None)
 
 # %%
 rec = record.load("variants")
@@ -311,30 +312,30 @@ lead = ahead(order[0], order[1])  # over the nearest rival
 settle("09 nearest with 12 new words", order[0], lead=lead[:8])
 
 # %% [markdown]
-# Now a part of it live: LoRA, DoRA and PiSSA with 12 new words on your base, at the recorded rates, with a seed
-# that the record has not used.
+# Now a part of it live: LoRA, DoRA and PiSSA on your base, at the recorded rates, with a seed that the record has
+# not used.
 
 # %% tags=["measured"]
-live, landed = {}, {}
+ms, landed = {}, {}
 with train.together() as three:  # the stop button ends all of them
     for arm in ("LoRA r=8", "DoRA r=8", "PiSSA r=8"):
         recorded = cell(arm)
         _, t = trials.tune(model, arm, register("legal", 12), recorded["best"], seed=40)
-        near = prediction(recorded["total"], floor=0.002)
-        landed[arm] = near.holds(t.test.total)
-        print(f"{arm:9s} rate {recorded['best']:<6g} excess {t.test.total:.4f}, predicted {near.low:.4f} to "
-              f"{near.high:.4f}; valid {t.test.valid:.2f}")
+        landed[arm] = prediction(recorded["total"], floor=0.002).holds(t.test.total)
+        ms[arm] = 1000 * t.seconds_per_step
+        print(f"{arm:9s} rate {recorded['best']:<6g} excess {t.test.total:.4f}, valid {t.test.valid:.2f}, "
+              f"{ms[arm]:.0f} ms a step")
 
 # %%
 expect("LoRA r=8 landed where the record predicts", landed["LoRA r=8"], of=three)
 expect("DoRA r=8 landed where the record predicts", landed["DoRA r=8"], of=three)
 expect("PiSSA r=8 landed where the record predicts", landed["PiSSA r=8"], of=three)
+settle("09 a step of DoRA in steps of LoRA", ms["DoRA r=8"] / ms["LoRA r=8"], of=three)
 
 # %% [markdown]
-# ### What a step costs
-# Steps of all arms in turns, so that a busy moment meets them alike; the median of thirty. "Kept" is what
-# PyTorch keeps for the backward pass of one batch. The package *fuses* LoRA's or DoRA's layer into one function
-# with gradients of its own; a hook on the base switches that off, and PyTorch walks through every operation.
+# ### What a step costs (second reading)
+# Steps in turns, so that a busy moment meets all alike; the median of thirty. "Kept" is for the backward pass. The
+# package *fuses* a layer into one function with gradients of its own; a hook on the base switches that off.
 
 # %%
 batch = text.batch(town.sample_frames(32, 0), register("legal", 12), 0)
@@ -344,7 +345,7 @@ batch = text.Batch(*(part.to(train.device()) for part in batch))
 def in_turns(models, rounds=30):  # milliseconds of a training step, the median
     optimizers = {name: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-5)
                   for name, m in models.items()}
-    ms = {name: [] for name in models}
+    times = {name: [] for name in models}
     with train.threads(1):
         for _ in range(rounds):
             for name, tuned in models.items():
@@ -352,8 +353,8 @@ def in_turns(models, rounds=30):  # milliseconds of a training step, the median
                 optimizers[name].zero_grad()
                 train.loss(tuned, batch.tokens, batch.mask).backward()
                 optimizers[name].step()
-                ms[name].append(1000 * (time.perf_counter() - start))
-    return {name: median(times) for name, times in ms.items()}
+                times[name].append(1000 * (time.perf_counter() - start))
+    return {name: median(found) for name, found in times.items()}
 
 
 # %% tags=["measured"]
@@ -363,24 +364,25 @@ for kind in ("LoRA", "DoRA"):
     for layer in ready[f"{kind}, unfused"].modules():
         if isinstance(layer, lm.LoRALinear):
             layer.base.register_forward_hook(lambda *_: None)
-ms = in_turns(ready)
+costs = in_turns(ready)
 kept = {arm: trials.saved_for_backward(tuned, batch) / 1e6 for arm, tuned in ready.items()}
 for arm in ready:
-    print(f"{arm:14s}{ms[arm]:5.1f} ms a step, {ms[arm] / ms['LoRA r=8']:.2f} times LoRA's; "
+    print(f"{arm:14s}{costs[arm]:5.1f} ms a step, {costs[arm] / costs['LoRA r=8']:.2f} times LoRA's; "
           f"{kept[arm]:4.1f} MB kept")
 
 # %%
-settle("09 a step of DoRA in steps of LoRA", ms["DoRA r=8"] / ms["LoRA r=8"])
-expect("unfused, DoRA costs more than fused", ms["DoRA, unfused"] > 1.2 * ms["DoRA r=8"])
+expect("unfused, DoRA costs more than fused", costs["DoRA, unfused"] > 1.2 * costs["DoRA r=8"])
 expect("DoRA keeps a quarter more for the backward pass than LoRA", kept["DoRA r=8"] > 1.25 * kept["LoRA r=8"])
 
 # %% [markdown]
-# COST-RESULT
+# DoRA's price depends on how it is written. Fused, its step takes hardly longer than LoRA's; unfused, half as long
+# again or more. It keeps half as much again: each layer keeps its product with $x$, for the gradient of $m$.
+# LoRA-FA keeps less, no inputs.
 
 # %% [markdown]
 # ### PiSSA in two ways (second reading)
-# Here $W$ is never written to: the layer keeps its start, $B_0 A_0$, and takes it off again. The paper, and
-# PEFT, put the rest, $W - s B_0 A_0$, in $W$'s place; then it is plain LoRA with another start. Build that, too:
+# Here $W$ is never written to: the layer keeps its start, $B_0 A_0$, and takes it off again. The paper, and PEFT, put
+# the rest, $W - s B_0 A_0$, in $W$'s place; the rest is plain LoRA:
 
 # %%
 ours, theirs = attached(layer=variants.PiSSALinear), attached()
@@ -400,17 +402,20 @@ for name, tuned in (("ours", ours), ("as in PEFT", theirs)):
 
 # %% tags=["measured"]
 ways = {"LoRA": attached(), "PiSSA, ours": ours, "PiSSA as in PEFT": theirs}
-ms = in_turns(ways)
+spent = in_turns(ways)
 for name, tuned in ways.items():
-    print(f"{name:17s}{ms[name]:5.1f} ms a step; {trials.saved_for_backward(tuned, batch) / 1e6:.1f} MB kept")
+    print(f"{name:17s}{spent[name]:5.1f} ms a step; {trials.saved_for_backward(tuned, batch) / 1e6:.1f} MB kept")
     with torch.no_grad():
         print(f"{'':17s}loss after these steps: {train.loss(tuned, batch.tokens, batch.mask).item():.3f}")
 
 # %%
-expect("the two ways of PiSSA cost nearly the same time", abs(math.log(ms["PiSSA, ours"] / ms["PiSSA as in PEFT"])) < 0.2)
+expect("neither way of PiSSA takes a third longer than the other",
+       abs(math.log(spent["PiSSA, ours"] / spent["PiSSA as in PEFT"])) < math.log(1.33))
 
 # %% [markdown]
-# PISSA-RESULT
+# The two are one computation: the same loss. Ours holds its start beside $W$. PEFT's way holds nothing more, but the
+# base is gone, and what you save fits only a base that was changed in the same way. (PEFT can convert it, to LoRA of
+# twice the rank.)
 
 # %% [markdown]
 # ### The whole trial
@@ -419,7 +424,7 @@ expect("the two ways of PiSSA cost nearly the same time", abs(math.log(ms["PiSSA
 # %%
 print(f"{'':29s}0 new words{'':19s}12 new words")
 print(f"{'':13s}numbers" + 2 * "   rate  excess (content)" + "  valid")
-for arm in ("scratch", "full", *KINDS, "LoRA r=16"):
+for arm in ("scratch", "words", "full", *KINDS, "LoRA r=16"):
     line = f"{arm:13s}{size[arm]:7,}"
     for new in NEW:
         c = cell(arm, new)
@@ -448,7 +453,14 @@ show(fig, "Recorded, all clipped: a point a base, their mean and its interval of
          f"{a} {math.exp(fmean(ahead(a, new=0))):.2f} and {math.exp(fmean(ahead(a))):.2f}" for a in KINDS[1:]) + ".")
 
 # %% [markdown]
-# TRIAL-RESULT
+# Against the control, random weights, all gain from the base. Among each other they are a draw: every interval lies
+# within the margin. With 12 new words PiSSA, LoRA+ and LoRA-FA pay a little more than LoRA, and their intervals leave
+# out 1; LoRA-FA pays a quarter more than LoRA at equal rank, 16. And embedding and head alone come as near as the best
+# of the seven. (LoRA and DoRA had finer rates: without them LoRA pays
+# 0.0207, by record "arms".)
+#
+# Lee et al. (2026) swept variants on large models, four in their paper's first version, nine in the second: all peak
+# within 1 to 2 percent of each other. In that unit, and in ours:
 
 # %%
 for new in NEW:
@@ -458,12 +470,11 @@ for new in NEW:
           f"worst, a factor of {max(found) / min(found):.2f}")
 
 # %% [markdown]
-# SPREAD-RESULT
+# A share of valid answers can't tell them apart. The excess can, and still no difference reaches the margin.
 
 # %% [markdown]
 # ## One rate for all
-# Now leave out the sweep. Give all arms *one* rate, as many papers do: of 64 that Lee et al. (2026) looked at, 46
-# had.
+# Now leave out the sweep. Give all arms *one* rate, as 46 of 64 papers did that Lee et al. (2026) looked at.
 
 # %%
 tried = {arm: {float(rate): fmean(seen["chooses"]) for rate, seen in cell(arm)["tried"].items()
@@ -478,10 +489,12 @@ for rate in shared:
           f"{leads[rate]:.2f}")
 
 # %%
-settle("09 rates at which a variant is ahead", sum(lead >= 1.5 for lead in leads.values()))
+settle("09 times the best variant's excess, one rate", leads[0.001])
 
 # %% [markdown]
-# ONE-RATE-RESULT
+# At three of the four rates some variant is ahead, at 0.001 by a factor of eight; at 0.01 none is. (Means of the
+# three bases that chose.) Look at rsLoRA: at rank 8 with alpha 16 it *is* LoRA with alpha 45, by its formula. What a
+# variant gains may be no more than another learning rate.
 #
 # ### Exercise 3: find the bug, 4 minutes (second reading)
 # `variant` and `lora` map a rate to excesses by base; bases 1, 2 and 3 choose. The function says by how much
@@ -511,7 +524,7 @@ check_ahead(lead_of)
 
 # %% [markdown]
 # ## What clipping does alone
-# Clipping costs nothing and needs no new layer. What does plain LoRA pay without it, each at its best rate?
+# What does plain LoRA pay without clipping, each at its best rate?
 
 # %%
 gains = {new: ahead("LoRA r=8", new=new, rival_clip=None) for new in NEW}
@@ -525,74 +538,91 @@ for new in NEW:
 settle("09 times LoRA's excess without clipping", math.exp(fmean(gains[12])))
 
 # %% [markdown]
-# CLIP-RESULT
+# At their best rates clipping is worth 5 to 11 percent: less than the margin. At one rate, 0.003, it seems to be worth
+# far more: with 12 new words 0.052 without, 0.029 with it. Unclipped, LoRA wants about twice the rate. So clipped DoRA
+# against unclipped LoRA, at one rate, would show a gain that is not DoRA's.
 
 # %% [markdown]
 # ## Stability
-# "Trains more stably" can be measured, in two ways. First, how wide is the *plateau*: over how many decades of
-# rates does the excess stay within 1.5 times its best? A wide plateau forgives a bad guess.
+# "Trains more stably" can be measured in two ways. First, how wide is the *plateau*: over how many decades of rates
+# does the excess stay within 1.5 times its best? A wide one forgives a bad guess.
 
 # %%
-def plateau(c):  # the lowest and the highest rate that are within 1.5 of the best
-    means = {float(rate): fmean(seen["chooses"]) for rate, seen in c["tried"].items()
-             if None not in seen["chooses"]}
-    inside_ = [rate for rate, mean in means.items() if mean <= 1.5 * min(means.values())]
-    return min(inside_), max(inside_)
+wide = record.load("plateau")["cells"]
+
+
+def curve(arm, clip, new=12):  # rate to the excesses of the three bases that chose; None blew up
+    return {float(rate): seen["chooses"] for rate, seen in
+            record.find(wide, arm=arm, clip=clip, new=new)["tried"].items()}
+
+
+def plateau(arm, clip, new):  # the lowest and the highest rate within 1.5 of the best
+    means = {rate: fmean(seen) for rate, seen in curve(arm, clip, new).items() if None not in seen}
+    good = [rate for rate, mean in means.items() if mean <= 1.5 * min(means.values())]
+    return min(good), max(good)
 
 
 for new in NEW:
     for clip in (1.0, None):
         for arm in ("LoRA r=8", "DoRA r=8"):
-            low, high = plateau(cell(arm, new, clip))
+            low, high = plateau(arm, clip, new)
             print(f"{new:2d} new words, {'clipped' if clip else 'not clipped':11s} {arm}: {low:g} to {high:g}, "
-                  f"{math.log10(high / low):.2f} decades")
+                  f"{math.log10(high / low):.1f} decades")
 
 # %%
 fig, panels = axes(7.0, 2.9, 2, sharey=True)
 for ax, clip, title in zip(panels, (1.0, None), ("clipped at 1", "not clipped"), strict=True):
     for arm, colour, marker in (("LoRA r=8", ACCENT, "o"), ("DoRA r=8", SECOND, "s")):
-        seen = {float(r): t["chooses"] for r, t in cell(arm, clip=clip)["tried"].items() if None not in t["chooses"]}
+        seen = {rate: found for rate, found in curve(arm, clip).items() if None not in found}
         for rate, found in seen.items():
             ax.plot([rate] * 3, found, marker, color=colour, ms=3, alpha=0.4)
         ax.plot(list(seen), [fmean(x) for x in seen.values()], color=colour, marker=marker, ms=5, label=arm)
     ax.set(xscale="log", yscale="log", xlabel="learning rate", title=title)
 panels[0].set_ylabel("excess on validation, nats per token")
 panels[0].legend()
-show(fig, "Recorded, 12 new words, the three bases that chose.",
-     alt="Plateaus: " + "; ".join(f"{arm} {'clipped' if c else 'not clipped'} from {low:g} to {high:g}"
-                                  for arm in ("LoRA r=8", "DoRA r=8") for c in (1.0, None)
-                                  for low, high in [plateau(cell(arm, clip=c))]) + ".")
+show(fig, "Recorded, 12 new words: a map, on the three bases that chose (small) and their mean (large).",
+     alt="Excess of LoRA and DoRA at a rate of 0.003, 0.03 and 0.1: " + "; ".join(
+         f"{'clipped' if clip else 'not clipped'} " + ", ".join(
+             f"{fmean(curve('LoRA r=8', clip)[r]):.3f} and {fmean(curve('DoRA r=8', clip)[r]):.3f}"
+             for r in (0.003, 0.03, 0.1)) for clip in (1.0, None)) + ".")
 
 # %% [markdown]
-# Second, take a rate that is much too high: ten times the best one, on all sixteen bases. A run is *ruined* if its
-# excess stays above 0.5 nats at its best checkpoint.
+# Second, take ten times the best rate, on all sixteen bases. A run is *ruined* if its excess is above 0.5 nats even at
+# its best checkpoint.
 
 # %%
-for clip in (1.0, None):
-    for arm in ("LoRA r=8", "DoRA r=8"):
-        h = contrasts.cell("hot", arm=arm, new=12, times=10, clip=clip)
-        print(f"{arm}, {'clipped' if clip else 'not clipped':11s} rate {h['rate']:<6g} {16 - sum(h['sound']):.0f} of "
-              "16 runs are ruined")
+hot = {(arm, clip): contrasts.cell("hot", arm=arm, new=12, times=10, clip=clip)
+       for clip in (1.0, None) for arm in ("LoRA r=8", "DoRA r=8")}
+for (arm, clip), h in hot.items():
+    print(f"{'clipped' if clip else 'not clipped':11s} {arm}, rate {h['rate']:<6.3g} {16 - sum(h['sound']):2.0f} of 16 "
+          f"ruined; excess {min(h['total']):.2f} to {max(h['total']):.2f}; valid {fmean(h['valid']):.2f}")
 
+# %%
+settle("09 times DoRA's excess at ten times the rate",
+       fmean(hot["DoRA r=8", 1.0]["total"]) / fmean(cell("DoRA r=8")["total"]))
 # %%
 verdict("C10", contrasts.effects("C10"))
 
 # %% [markdown]
-# C10-RESULT
+# - *Quality.* Equal, in all four contrasts, and the intervals are narrow.
+# - *Stability.* By our rule open: in both cases DoRA saves 6 bases of 16 more, and that may be less than a fifth. But
+#   look at the excess. Our bar, 0.5 nats, was fixed before the runs, and lies amid LoRA's. Clipped, DoRA pays at ten
+#   times its best rate what it pays at its best; LoRA pays 16 times as much, and more than DoRA on every base. So there is
+#   something in "more stably": not in the result, but for whoever guesses a rate too high.
 
 # %% [markdown]
 # ## Which rate for which rank? (second reading)
 # Table 6 of the LoRA paper varies the rank from 1 to 64 with one rule for the scale, and the results hardly
 # differ. Kalajdzievski (2023) objects: $\alpha / r$ may have slowed the high ranks down. Chen, Villar and Hayou (arXiv
-# 2602.06204, version 1, corollary 4.4) work out how the best rate should go with the rank, in the limit of large
-# ones and for a random A, as here: not at all with $\alpha / r$, as $r^{-1/4}$ with $\alpha / \sqrt r$, as $r^{-1/2}$ with a constant scale.
-# From rank 1 to 64 that is a factor of 1, of 1/2.8, and of 1/8. And in the town?
+# 2602.06204) work out how the best rate goes with the rank, for large ranks and larger widths: not at all with
+# $\alpha / r$, as $r^{-1/4}$ with $\alpha / \sqrt r$, as $r^{-1/2}$ with a constant scale. From rank 1 to 64 these are factors of
+# 1, of 1/2.8, and of 1/8. And in the town?
 
 # %%
 scales, RANKS = record.load("scales"), (1, 8, 64)
 
 
-def curve(law, r):  # rate to excess, mean of the three bases; at rank 8 the laws are one
+def tried_at(law, r):  # rate to excess, mean of the three bases; at rank 8 the laws are one
     c = cell("LoRA r=8") if r == 8 else record.find(scales["cells"], law=law, arm=f"LoRA r={r}")
     return {float(rate): fmean(t["chooses"]) for rate, t in c["tried"].items() if None not in t["chooses"]}
 
@@ -600,23 +630,30 @@ def curve(law, r):  # rate to excess, mean of the three bases; at rank 8 the law
 fig, panels = axes(7.6, 2.9, 3, sharey=True)
 for ax, law in zip(panels, parts.LAWS, strict=True):
     for r, colour, marker in zip(RANKS, (SECOND, THIRD, ACCENT), "osv", strict=True):
-        ax.plot(*zip(*sorted(curve(law, r).items()), strict=True), marker + "-", color=colour, ms=4, label=f"r = {r}")
+        ax.plot(*zip(*sorted(tried_at(law, r).items()), strict=True), marker + "-", color=colour, ms=4,
+                label=f"r = {r}")
     ax.set(xscale="log", yscale="log", ylim=(0.01, 1), title=law, xlabel="learning rate")
 panels[0].set_ylabel("excess on validation")
 panels[0].legend(fontsize=8)
-show(fig, "Recorded, 12 new words, clipped, mean of the three bases that chose.",
+show(fig, "Recorded, 12 new words, clipped: a map, mean of the three bases that chose.",
      alt="The rate with the least excess at ranks 1, 8 and 64: " + "; ".join(f"{law} " + ", ".join(
-         f"{min(curve(law, r), key=curve(law, r).get):g}" for r in RANKS) for law in parts.LAWS) + ".")
+         f"{min(tried_at(law, r), key=tried_at(law, r).get):g}" for r in RANKS) for law in parts.LAWS) + ".")
 
 # %%
 for law in parts.LAWS:
-    at = {r: curve(law, r) for r in RANKS}
-    best = {r: min(at[r], key=at[r].get) for r in RANKS}
+    found = {r: tried_at(law, r) for r in RANKS}
+    best = {r: min(found[r], key=found[r].get) for r in RANKS}
     print(f"{law:15s} best rates " + ", ".join(f"{best[r]:g} (r={r})" for r in RANKS)
-          + f"; from rank 1 to 64 a factor of {best[64] / best[1]:.2g}")
+          + f": 1 to 64 a factor of {best[64] / best[1]:.2g}\n{'':15s} excess there "
+          + ", ".join(f"{found[r][best[r]]:.4f}" for r in RANKS) + "; at 0.003 "
+          + ", ".join(f"{found[r][0.003]:.4f}" for r in RANKS))
 
 # %% [markdown]
-# SCALES-RESULT
+# The laws come in the predicted order, but the best rates fall faster. (They are half a decade apart, so each factor
+# may be off by 3. And 64 is all of our width: that is not their limit.)
+#
+# At one rate, 0.003, rank 64 looks worse than rank 8 with $\alpha / r$, and better with $\alpha / \sqrt r$. At its own rate
+# it is better with all three. One row of a table can't tell the scale from the rank. A sweep can.
 
 # %% [markdown]
 # ## How to read a paper about a variant
@@ -631,25 +668,32 @@ for law in parts.LAWS:
 
 # %% [markdown]
 # ## From this town to seven billion
-# BOX
+# - **Rates.** Here the best lie between 0.0003 and 0.03. There 1e-4 to 5e-4 is usual for LoRA, and PiSSA wants about a
+#   tenth of LoRA's (Lee et al. 2026).
+# - **Rank.** 8 is 12.5 percent of our 64, and 0.2 percent of 4,096. The 16 random directions that LoRA-FA keeps are a
+#   quarter of our inputs, and 0.4 percent there.
+# - **Memory.** Frozen weights take 2 bytes a number, 14 GB; AdamW's 16 bytes (Rajbhandari et al. 2020, section 3.1) are
+#   for the adapter alone. DoRA: 22.8 GB against LoRA's 20.8 in PEFT's own bench (Llama 3.2 3B, rank 32).
+# - **Words.** Copies of embedding and head are a billion numbers (Llama 3 8B: 2 x 128,256 x 4,096). PEFT's
+#   `trainable_token_indices` trains single rows.
+# - **Speed.** LoRA's step is at most 1.5 times as fast as a full one (Schulman et al. 2025). In PEFT's bench DoRA took
+#   1,191 seconds, LoRA 942, and came no nearer (one seed, rates not swept).
 
 # %% [markdown]
 # ## What you have done
 # - You **built** DoRA: the update turns the rows, and one number for each row says how long it is.
-# - You **ran** a fair trial, ...
-# - You **measured** ...
-# - You **read** results as a reviewer does: ...
+# - You **ran** a fair trial: at their best rates six variants and LoRA are a draw, and costs decide.
+# - You **measured** stability: below the best rate DoRA's curve is LoRA's, far above it DoRA holds and LoRA doesn't.
+# - You **read** results as a reviewer does: with one rate for all, some variant wins.
 #
-# **On your own.** ...
+# **On your own.** Does DoRA hold at ten times its rate with 24 new words? At rank 1? Bet first.
 #
-# **In practice.** Start with plain LoRA, a swept rate and clipping. Try a variant when that is not enough,
-# with the same care. DoRA is `use_dora=True` in PEFT, rsLoRA `use_rslora=True`, PiSSA
-# `init_lora_weights="pissa"`.
+# **In practice.** Start with plain LoRA, clipping and a swept rate. If you can't sweep, DoRA may forgive a rate that is
+# too high. In PEFT it is `use_dora=True`, rsLoRA `use_rslora=True`, PiSSA `init_lora_weights="pissa"`.
 #
 # **Further reading.**
-# - Liu et al., *DoRA* (arXiv 2402.09353, version 6, 2024): the decomposition, the measurement, many benchmarks.
+# - Liu et al., *DoRA* (arXiv 2402.09353, version 6, 2024): the measurement, many benchmarks.
 # - Hayou et al., *LoRA+* (2024); Meng et al., *PiSSA* (2024); Zhang et al., *LoRA-FA* (2023);
 #   Kalajdzievski, *A rank stabilization scaling factor* (2023): the other four.
-# - Lee et al., *Learning rate matters: vanilla LoRA may suffice* (arXiv 2602.04998, 2026): the trial on large
-#   models. Its first version has four variants, its second nine.
-# - Chen, Villar and Hayou, *Learning rate scaling across LoRA ranks* (arXiv 2602.06204, 2026): the rules for rates.
+# - Lee et al., *Learning rate matters: vanilla LoRA may suffice* (arXiv 2602.04998, 2026): the trial on large models.
+# - Chen, Villar and Hayou, *Learning rate scaling across LoRA ranks* (arXiv 2602.06204, 2026): rules for rates.

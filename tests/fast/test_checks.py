@@ -142,6 +142,14 @@ def branch(layer, x):
     return layer.scaling * F.linear(F.linear(x, layer.lora_A), layer.lora_B)
 
 
+def cut(base=1.0):
+    """Notebook 08's `cut`, with so many times W0 in the sum."""
+    def cut(W0, W, k):
+        U, S, Vt = np.linalg.svd(W - W0, full_matrices=False)
+        return base * W0 + (U[:, :k] * S[:k]) @ Vt[:k]
+    return cut
+
+
 CASES = [  # a check, an answer, and what it must say
     (nb00.check_patch_numbers, 65536, "solved"),
     (nb00.check_patch_numbers, 4096**2, "the whole matrix"),
@@ -339,18 +347,23 @@ CASES = [  # a check, an answer, and what it must say
     (nb09.check_dora_weight, dora(norm=lambda W, V: np.linalg.norm(V, axis=1, keepdims=True)
                                   if V.shape == (3, 5) else 1.0), "but not for one of (6, 4)"),
 
-    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2) / min(len(V1), len(V2)), "solved"),
-    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2), "divide by the smaller"),
-    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2) / len(V2), "not by max"),
-    (nb08.check_phi, lambda V1, V2: np.linalg.norm(V1 @ V2.T) / 2, "has to be squared"),
-    (nb08.check_phi, lambda V1, V2: np.sum((V1 @ V2.T) ** 2) / len(V1), "where it has more"),
-    (nb08.check_phi, lambda V1, V2: np.abs(V1 @ V2.T).sum() / 2, "before you add"),
-    (nb08.check_phi, lambda V1, V2: V1.T @ V2, "shapes don't fit"),
-    (nb08.check_phi, lambda V1, V2: (V1 @ V2.T) ** 2, "a single number"),
-    (nb08.check_chance, 0.5, "solved"),
-    (nb08.check_chance, 0.0625, "add up all of them"),
-    (nb08.check_chance, 0.125, "4 of 64 dimensions"),
-    (nb08.check_chance, 2, "divides it by min"),
+    (nb08.check_cut, cut(), "solved"),
+    (nb08.check_cut, cut(base=0.0), "add it to W0"),
+    (nb08.check_cut, lambda W0, W, k: cut()(0 * W0, W, k), "cuts W itself"),
+    (nb08.check_cut, lambda W0, W, k: W0 + cut()(0 * W0, W, k), "cuts W itself"),
+    (nb08.check_cut, lambda W0, W, k: W - cut(base=0.0)(W0, W, k), "directions to drop"),
+    (nb08.check_cut, lambda W0, W, k: W0 + cut(base=0.0)(W, W0, k), "not W0 - W"),
+    (nb08.check_cut, lambda W0, W, k: W, "nothing was dropped"),
+    (nb08.check_cut, lambda W0, W, k: k, "the shape of W0"),
+    (nb08.check_cut, lambda W0, W, k: cut()(W0, W, k + 1), "with all directions kept"),
+    (nb08.check_cut, lambda W0, W, k: cut()(W0, W, 2), "but not for k = 1"),
+    (nb08.check_bound, 3072, "solved"),
+    (nb08.check_bound, 12_288, "for k = 1"),
+    (nb08.check_bound, 3072**2, "take the root"),
+    (nb08.check_bound, 768, "not k^2"),
+    (nb08.check_bound, 6144, "not k of them"),
+    (nb08.check_bound, 1 / 3072, "the other way round"),
+    (nb08.check_bound, 16, "was measured"),
     (nb08.check_newcomers, lambda U0, U, t: np.flatnonzero(
         np.abs(U0.T @ U).max(axis=0) < t), "solved"),
     (nb08.check_newcomers, lambda U0, U, t: [
