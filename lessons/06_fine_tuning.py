@@ -89,11 +89,10 @@ bet("06 who keeps more", guess=None, choices=("full", "LoRA", "neither", "depend
 
 # %% [markdown]
 # ## The record
-# One base and one draw of examples would be an anecdote. So there are nineteen bases, each with a random
-# start and reading of its own. Three of them chose the rates, half a decade apart, with one more beyond the
-# best; of those within a tenth of the best the smallest counts. Sixteen others report, one run each. That
-# takes hours, so it was *recorded*. The base that comes with the course is a twentieth; your own runs stand
-# on it.
+# One base would be an anecdote. So there are nineteen, each with a random start and reading of its own. Three
+# of them chose the rates, half a decade apart, with one more beyond the best; of those within a tenth of the
+# best the smallest counts. Sixteen others report, one run each. That takes hours, so it was *recorded*. The
+# base that comes with the course is a twentieth; your own runs stand on it.
 
 # %%
 rec = record.load("arms")
@@ -211,8 +210,8 @@ verdict("C5", contrasts.effects("C5"))
 
 # %% [markdown]
 # LoRA matches full fine-tuning with all words known and 256 examples or more, and with 12 new words. With 24
-# it pays more, for certain, but whether by a factor of 1.5 is open. With 64 examples it pays less; how much
-# is open, too. Notebook 07 turns both dials, and asks what a wider model changes.
+# it pays more, with 64 examples less; whether by a factor of 1.5 is open. Notebook 07 turns both dials, and
+# asks what a wider model changes.
 #
 # All of this is about the best of four checkpoints. With 64 examples that matters:
 
@@ -331,8 +330,7 @@ for arm in ("full", "blocks", "LoRA r=1", "LoRA r=8"):
 # in both are its *Pareto envelope*.
 #
 # The *prompt* may matter, too. Every style was read under `<any>`: overwriting it may move them all. So ask
-# for the register once more under `<plain>`, the tag of one style. (That style is then left out of the old
-# ones.)
+# once more under `<plain>`, the tag of one style. (That style is then left out of the old ones.)
 
 # %%
 def points(arm, asked):  # (excess, share forgotten) of each rate and checkpoint, mean of the three bases
@@ -395,7 +393,7 @@ print("full at the smaller rate minus LoRA:", interval(more))
 # %% [markdown]
 # There it fits, and keeps 17 points *more* than LoRA. (Added after looking: no verdict rests on it.) One step
 # of a grid turned the answer. And the blocks in full, the same matrices without the low rank, keep as many as
-# LoRA. Nothing here says that a low rank protects. What helps every arm is a smaller rate.
+# LoRA. Nothing here says that a low rank protects. A smaller rate helps every arm.
 #
 # ### With the adapter off
 
@@ -444,11 +442,11 @@ show(fig, "Recorded, mean of sixteen bases, LoRA r=8 at its best rate. A weaker 
          + "; old sentences valid " + ", ".join(f"{valid[i]:.2f}" for i in (10, 7, 5)) + ".")
 
 # %% [markdown]
-# At 0.8 the fit is that of the gentlest rate, but fewer old sentences are valid: 39 in 100 against 49. If you
-# can, train at a smaller rate instead.
+# At 0.8 the fit is that of the gentlest rate, but fewer old sentences are valid: 39 in 100 against 49. Better
+# train at a smaller rate.
 #
-# **A few old sentences.** Of the 32 sentences in each batch, four now come from a store of 64 in the old
-# styles. (Forgetting is measured on others.) One argument: `trials.tune(..., replay=64)`.
+# **A few old sentences.** Four of the 32 sentences in each batch now come from 64 in the old styles:
+# `trials.tune(..., replay=64)`. (Forgetting is measured on others.)
 
 # %%
 for arm in ("full", "LoRA r=8"):
@@ -469,8 +467,8 @@ for arm in ("full", "LoRA r=8"):
 verdict("C8", contrasts.effects("C8"))
 
 # %% [markdown]
-# Every line holds. But *valid* alone would have shown little: random weights reach 1.00 with 1,024 examples,
-# 0.98 with 256, and 0.75 with 64. And the epochs are no handful: 256 examples are read 25 times.
+# Every line holds. But *valid* alone shows little: random weights reach 1.00 with 1,024 examples, 0.98 with
+# 256, and 0.75 with 64. And the epochs are no handful: 256 examples are read 25 times.
 #
 # ### Exercise 3: find the bug (4 minutes)
 # `excess` maps each rate to its results, base by base; bases 1, 2 and 3 are there to choose. The function
@@ -495,7 +493,7 @@ check_report(report)
 
 # %% [markdown]
 # ## Fewer numbers still (second reading)
-# Two more arms: only the biases, the numbers that are added; and only the head.
+# Two more arms: the biases only, and the head only.
 
 # %%
 for arm in ("scratch", "biases", "head", "words", "LoRA r=1", "LoRA r=8"):
@@ -561,8 +559,8 @@ expect("at the step LoRA needs less than half", peaks["LoRA r=8"][1] < 0.5 * pea
 
 # %% [markdown]
 # Here the first peak is the larger one, and LoRA lowers it by 12 percent only: what is kept hardly shrinks,
-# as the gradient of each $A$ needs the input of its layer. (The profiler's true top is 1 MB higher, for a
-# moment, inside the loss.) And by the milliseconds of your own runs, so small a model is not trained faster.
+# as the gradient of each $A$ needs the input of its layer. (Inside the loss, for a moment, it is 1 MB more.)
+# And by your own milliseconds, so small a model is not trained faster.
 
 # %% [markdown]
 # ## From this town to seven billion
@@ -574,7 +572,7 @@ expect("at the step LoRA needs less than half", peaks["LoRA r=8"][1] < 0.5 * pea
 #   et al. 2020, section 3.1), 112 GB; frozen weights take 2. Here, what is kept for the backward pass
 #   dominates.
 # - **Words.** Copies of embedding and head are a billion numbers (Llama 3 8B: 2 x 128,256 x 4,096). PEFT's
-#   `trainable_token_indices` trains single rows (its documentation, *Trainable Tokens*).
+#   `trainable_token_indices` trains single rows (documentation, *Trainable Tokens*).
 # - **Speed.** A step multiplies three times: forward, for the input's gradient, for the matrix's own. LoRA
 #   spares the last: at most 1.5 times as fast (Schulman et al. 2025).
 
@@ -586,14 +584,13 @@ expect("at the step LoRA needs less than half", peaks["LoRA r=8"][1] < 0.5 * pea
 #   less.
 # - You **wrote** the training loop, and counted a step's memory at its two peaks.
 #
-# **On your own.** Take the support register and LoRA at rank 2. Which rate do you choose, and on what?
+# **On your own.** The support register, LoRA at rank 2: which rate, chosen on what?
 #
 # **In practice.** Sweep the rate for each method, or don't compare them. Ask what your examples alone are
 # worth. Keep a set of old tasks, and measure it whenever you measure the new one.
 #
 # **Further reading.**
-# - Hu et al., *LoRA* (2021), tables 2 to 4: the first comparisons, some with baselines quoted from earlier
-#   papers.
+# - Hu et al., *LoRA* (2021), tables 2 to 4: some of the baselines are quoted from earlier papers.
 # - Biderman et al., *LoRA learns less and forgets less* (arXiv 2405.09673, version 2, 2024), abstract: at
 #   usual ranks well behind full fine-tuning on code and mathematics; what the base knew is kept better.
 # - Shuttleworth et al., *LoRA vs full fine-tuning* (arXiv 2410.21228, version 3, 2025), abstract: LoRA

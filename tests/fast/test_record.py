@@ -20,7 +20,7 @@ def named(cell):
     return {key: cell[key] for key in keys if key in cell}
 
 
-@pytest.mark.parametrize("name", ["arms", "forgetting"])
+@pytest.mark.parametrize("name", ["arms", "forgetting", "gentler", "narrow"])
 def test_a_record_says_what_made_it_and_what_was_to_be_judged(name):
     found = record.load(name)
     about, label = found["about"], record.label(found)
@@ -30,7 +30,7 @@ def test_a_record_says_what_made_it_and_what_was_to_be_judged(name):
         assert said in label
 
 
-@pytest.mark.parametrize("name", ["arms", "forgetting"])
+@pytest.mark.parametrize("name", ["arms", "forgetting", "gentler", "narrow"])
 def test_the_contrasts_stand_as_they_did_when_the_record_was_made(name):
     assert record.load(name)["about"]["plan"] == record.plan_hash()
 
@@ -84,6 +84,15 @@ def test_what_was_added_after_looking_is_the_rate_that_missed_the_bar_by_little(
     assert (later["arm"], later["asked"], later["rate"]) == ("full", "any", below)
     assert 0 < mean(known["tried"][f"{below:g}"]) - OLD["bar"] < 0.001
     assert fmean(later["total"]) < OLD["bar"] and len(later["old_valid"]) == 16
+
+
+def test_the_narrow_bases_have_every_arm_on_sixteen_bases_at_an_inner_rate():
+    found = record.load("narrow")
+    assert [cell["arm"] for cell in found["cells"]] == [cell["arm"] for cell in parts.narrow()]
+    for cell in found["cells"]:
+        means = {float(rate): mean(seen) for rate, seen in cell["tried"].items()}
+        assert min(means) < min(means, key=means.get) < max(means)
+        assert len(cell["total"]) == 16 and set(cell["old_valid"]) == {0}  # never read the old ones
 
 
 def test_forgetting_has_both_prompts_replay_and_strengths():
