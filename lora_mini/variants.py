@@ -92,7 +92,7 @@ class _DoRAStep(torch.autograd.Function):
         V = step.folded(W, A, B, s)
         norms = _lengths(V)
         gain = magnitude / norms
-        P = F.linear(x, V, b)  # as the base does: b added apart may round in another way
+        P = F.linear(x, V, b)  # at the start the base's own product: P b would round otherwise
         y = P * gain if b is None else torch.addcmul((1 - gain) * b, P, gain)
         if not ctx.needs_input_grad[5]:
             P = None

@@ -1,37 +1,65 @@
-"""Verdicts on claims: one function words them, from what was measured and the table claims.toml.
+"""Verdicts on claims: worked out from what was measured, claims.toml and contrasts.toml.
 
 The words are four: holds; holds when ...; misleading because ...; not decided. A verdict is
 printed and never raised: on another machine it may differ, and the notebook goes on.
 """
 
+import math
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_mini.desk.bets import STOPPED, settle, whole
 from lora_mini.desk.intervals import interval
 from lora_mini.desk.say import say
 
+HERE = Path(__file__).parent
 WORDS = ("holds", "holds when", "misleading", "not decided")
 SEEN = {True: "yes", False: "no", None: "not measured"}
+MARGINS = {"ratio": 1.5, "share": 0.2}
+RULES = ("record", "kind", "measure", "holds", "subject", "rival", "margin")  # the rest is a task
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's name, one of the four WORDS, and the words that follow it."""
+    """A claim's name, one of the four WORDS, and the words that follow it.
+
+    conditions: what each contrast came to: better, worse, equal or open.
+    """
 
     claim: str
     word: str
     reason: str = ""
+    conditions: dict = field(default_factory=dict)
 
     def __str__(self):
+        if self.conditions:
+            return f"{self.claim} {self.reason or self.word}."
         glue = {"misleading": "because ", "not decided": "here: "}.get(self.word, "")
         return f"{self.claim} {self.word} {glue}{self.reason}".strip() + "."
 
 
 def claims():
     """The table of claims, as a dictionary: name to what it says, its statistic and its rule."""
-    return tomllib.loads(Path(__file__).with_name("claims.toml").read_text("utf-8"))
+    return tomllib.loads((HERE / "claims.toml").read_text("utf-8"))
+
+
+def contrasts(claim):
+    """{name: its rules} of a claim or prediction: what `contrasts.toml` fixed before the records.
+
+    A contrast's own rules go before its claim's; "task" is whatever else it names.
+    Raises ValueError for a claim that has none.
+    """
+    plan = tomllib.loads((HERE / "contrasts.toml").read_text("utf-8"))
+    if claim not in plan:
+        raise ValueError(f"{claim!r} has no contrasts: {', '.join(plan)} have")
+    common, found = plan[claim], {}
+    for name, own in common["contrasts"].items():
+        rules = {key: own.get(key, common.get(key)) for key in RULES}
+        rules["margin"] = rules["margin"] or MARGINS[rules["kind"]]
+        rules["task"] = {key: value for key, value in own.items() if key not in RULES}
+        found[name] = rules
+    return found
 
 
 def judge(claim, **facts):
@@ -57,30 +85,49 @@ def judge(claim, **facts):
     return Verdict(claim, "holds")
 
 
-def weigh(claim, effects):
-    """The Verdict on a claim that seeds settle: effects is {condition: one effect a seed}.
+def outcome(values, margin, many=1):
+    """("better", "worse", "equal" or "open", Interval): one contrast of `many` that hold together.
 
-    The table says what an effect is, so that a larger one speaks for the claim, and `at_least`,
-    fixed before looking. Under each condition the claim holds if the whole interval of the mean
-    lies at or above it, fails if the whole interval lies below, and is open otherwise.
-    All hold: holds. All fail: misleading. Some of both and none open: holds when. Else not decided.
-    A condition whose effects are None (a run that was interrupted) is open.
-    Raises ValueError for an unknown claim or no effects.
+    Better or worse: the whole interval lies beyond the margin; equal: it lies inside, which is a
+    test of equivalence; else open. values: an effect a base, or None if it was not measured.
     """
-    row = _row(claim, "measured")
-    if not effects:
-        raise ValueError(f"{claim} needs effects: a dictionary, condition to one number a seed")
-    found = {c: None if values is None else interval(values) for c, values in effects.items()}
-    holding = [c for c, i in found.items() if i and i.low >= row["at_least"]]
-    failing = [c for c, i in found.items() if i and i.high < row["at_least"]]
-    if still_open := [c for c in found if c not in holding + failing]:
-        seeds = " and ".join(str(n) for n in sorted({i.n for i in found.values() if i}) or [0])
-        return Verdict(claim, "not decided", f"at {seeds} seeds for {', '.join(still_open)}")
-    if not failing:
-        return Verdict(claim, "holds")
-    if not holding:
-        return Verdict(claim, "misleading", row["else"])
-    return Verdict(claim, "holds when", f"{row['when']} {' or '.join(holding)}")
+    if values is None:
+        return "open", None
+    found = interval(values, 1 - 0.05 / many)
+    if found.low >= margin:
+        return "better", found
+    if found.high <= -margin:
+        return "worse", found
+    return ("equal" if -margin < found.low and found.high < margin else "open"), found
+
+
+def weigh(claim, effects):
+    """The Verdict on a claim that bases settle: effects is {contrast: one effect a base, or None}.
+
+    `contrasts.toml` names the contrasts, their margins, and under which outcomes the claim holds.
+    All hold: holds. Some hold: holds when. None holds, and some fail: misleading. All are open: not
+    decided. Raises ValueError for an unknown claim, or effects of other names than its contrasts.
+    """
+    rules = contrasts(claim)
+    if set(effects) != set(rules):
+        raise ValueError(f"{claim} is weighed by {'; '.join(rules)}; "
+                         f"got {'; '.join(effects) or 'none'}")
+    came = {name: outcome(values, _reach(rules[name]), len(rules))[0]
+            for name, values in effects.items()}
+    holding = [n for n in came if came[n] in rules[n]["holds"]]
+    still_open = [n for n in came if came[n] == "open"]
+    failing = [n for n in came if n not in holding + still_open]
+    word = ("not decided" if not holding + failing else "misleading" if not holding else
+            "holds" if len(holding) == len(came) else "holds when")
+    parts = [f"holds for {'; '.join(holding)}"] if holding else []
+    parts += [f"fails for {'; '.join(f'{n} ({came[n]})' for n in failing)}"] if failing else []
+    parts += [f"is open for {'; '.join(still_open)}"] if still_open else []
+    return Verdict(claim, word, ". It ".join(parts), came)
+
+
+def _reach(rules):
+    """A contrast's margin on the scale of its effect."""
+    return math.log(rules["margin"]) if rules["kind"] == "ratio" else rules["margin"]
 
 
 def verdict(claim, effects=None, *, of=None, **facts):
@@ -96,17 +143,31 @@ def verdict(claim, effects=None, *, of=None, **facts):
         return
     if effects is None:
         facts = {name: None if fact is None else bool(fact) for name, fact in facts.items()}
-        lines = [f"{name.replace('_', ' ')}: {SEEN[fact]}" for name, fact in facts.items()]
         result = judge(claim, **facts)
+        for name, fact in facts.items():
+            say(f"{name.replace('_', ' ')}: {SEEN[fact]}", indent=2)
     else:
         result = weigh(claim, effects)
-        say(f"{row['effect']}; it counts from {row['at_least']:+g} up", indent=2)
-        lines = [f"{c}: {'not measured' if values is None else interval(values)}"
-                 for c, values in effects.items()]
-    for line in lines:
-        say(line, indent=2 if effects is None else 4)
+        for name, values in effects.items():
+            say(seen(values, contrasts(claim)[name], len(effects), name), indent=2)
     say(f"Verdict: {result}")
     settle(claim, result.word, only_if_placed=True)
+
+
+def seen(values, rules, many=1, name=""):
+    """A contrast in words: what it came to, its mean and its interval.
+
+    Of a ratio the factor is shown: what the rival pays over what the subject pays.
+    """
+    came, found = outcome(values, _reach(rules), many)
+    if found is None:
+        return f"{name}: not measured"
+    if rules["kind"] == "ratio":
+        if not any(values):
+            return f"{name}: equal, both learned it as well as the base knows its own styles"
+        mean, low, high = (f"{math.exp(x):.2f}" for x in (found.mean, found.low, found.high))
+        return f"{name}: {came}, factor {mean} [{low}, {high}]"
+    return f"{name}: {came}, {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def expect(sentence, seen, *, of=None):

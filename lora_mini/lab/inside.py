@@ -1,4 +1,4 @@
-"""What is inside an update: spectra, shared directions, amplification, intruders, subspaces.
+"""What is inside an update: spectra, shared directions, amplification, intruders.
 
 An update is W_tuned - W_0, one NumPy matrix (d_out, d_in) for each adapted matrix of the blocks.
 Notebook 08 writes the short ones out, then takes them from here.
@@ -8,8 +8,6 @@ import copy
 
 import numpy as np
 import torch
-from torch import nn
-from torch.func import functional_call
 
 
 @torch.no_grad()
@@ -77,6 +75,16 @@ def strength_within(W, U, Vt):
     return np.linalg.norm(U.T @ W @ Vt.T)
 
 
+def strengths(W, X, rank):
+    """How strongly W acts along the first directions of X, along its own, and along as many random
+    ones: there the root of the mean square is k |W| / sqrt(m n)."""
+    U, S, Vt = np.linalg.svd(X, full_matrices=False)
+    k = min(rank, int(np.sum(S > 1e-5 * S[0])))  # an adapter may have fewer
+    own = np.linalg.norm(np.linalg.svd(W, compute_uv=False)[:k])
+    return (strength_within(W, U[:, :k], Vt[:k]), own,
+            k * np.linalg.norm(W) / np.prod(W.shape)**0.5)
+
+
 def intruders(W0, W, top=10, threshold=0.6):
     """Which of W's `top` left singular vectors are new: a list of their numbers.
 
@@ -94,43 +102,3 @@ def shrunk(W, which, factor):
     S = S.copy()
     S[list(which)] *= factor
     return (U * S) @ Vt
-
-
-class Subspace(nn.Module):
-    """A frozen model plus P z: only z (d,) trains; P is a random map into all its weights.
-
-    Each weight belongs to one coordinate of z, drawn by `seed` and evenly, and moves by plus or
-    minus that coordinate; so P's columns are orthogonal, and P is never stored as a matrix.
-    """
-
-    def __init__(self, model, d, seed):
-        super().__init__()
-        self.model = copy.deepcopy(model).requires_grad_(False)
-        total = sum(p.numel() for p in self.model.parameters())
-        if not 1 <= d <= total:
-            raise ValueError(f"d must be between 1 and the number of weights, {total}, got {d}")
-        draw = torch.Generator().manual_seed(seed)
-        device = next(model.parameters()).device
-        self.owner = (torch.randperm(total, generator=draw) % d).to(device)
-        self.sign = (torch.randint(2, (total,), generator=draw) * 2.0 - 1).to(device)
-        self.z = nn.Parameter(torch.zeros(d, device=device))
-
-    def weights(self):
-        """All weights, start + P z, by name."""
-        step, at, found = self.sign * self.z[self.owner], 0, {}
-        for name, p in self.model.named_parameters():
-            found[name] = p + step[at:at + p.numel()].view_as(p)
-            at += p.numel()
-        return found
-
-    def forward(self, tokens):
-        """tokens (B, T) -> logits (B, T, V)."""
-        return functional_call(self.model, self.weights(), (tokens,))
-
-    @torch.no_grad()
-    def settled(self):
-        """A plain copy of the model with these weights."""
-        model = copy.deepcopy(self.model)
-        for name, p in model.named_parameters():
-            p.copy_(self.weights()[name])
-        return model

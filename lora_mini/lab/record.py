@@ -1,17 +1,17 @@
 """Recorded measurements: what takes longer than a lesson, with the command that makes it again.
 
-A record is `records/07.json`; `nb07.py` makes it, called by `python -m lora_mini.lab 07`.
+A record is `records/arms.json`; `python -m lora_mini.lab arms` makes it.
 """
 
 import ast
 import hashlib
 import json
-import platform
 from pathlib import Path
 
 HERE = Path(__file__).parent
 # what records rest on
-CODE = ("lora.py", "step.py", "model.py", "targets.py", "variants.py", "world/*.py", "lab/*.py")
+CODE = ("lora.py", "step.py", "model.py", "targets.py", "copies.py", "variants.py", "world/*.py",
+        "lab/trials.py", "lab/inside.py")
 
 
 def load(name):
@@ -54,8 +54,8 @@ def names():
 def label(record):
     """Two lines for a recorded figure: command and machine, torch and code."""
     about = record["about"]
-    return (f"recorded: {about['command']}, {about['machine']},\n"
-            f"torch {about['torch']}, code {about['code']}")
+    return (f"recorded: {about['command']},\n" + ",\n".join(about["by"])
+            + f",\ncode {about['code']}, contrasts {about['plan']}")
 
 
 def code_hash():
@@ -72,25 +72,27 @@ def code_hash():
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def write(name, content, seconds, code, kept=None):
-    """Write a record, with what made it: the seconds that it took, the `code_hash` at its start.
+def plan_hash():
+    """A hash of what was to be judged, as it stood when a record was made."""
+    return hashlib.sha256((HERE.parent / "desk/contrasts.toml").read_bytes()).hexdigest()[:12]
 
-    kept: a record of which all that is not in `content` is kept; "remade" then says what is new.
-    """
-    import torch
 
-    machine = f"{platform.machine()} CPU, {platform.system()}, one thread a run"
-    about = {"command": f"python -m lora_mini.lab {name}", "machine": machine,
-             "torch": torch.__version__, "code": code, "minutes": round(seconds / 60, 1)}
-    if kept:
-        new = {part: {key: about[key] for key in ("code", "minutes")} for part in content}
-        new.pop("base", None)
-        about = kept["about"] | {"remade": kept["about"].get("remade", {}) | new}
-        content = {key: content.get(key, value) for key, value in kept.items() if key != "about"}
+def write(name, content, code, by):
+    """Write a record, with what made it: the machines, the `code_hash` at its start, the hash of
+    the contrasts."""
+    about = {"command": f"python -m lora_mini.lab {name}", "by": sorted(by), "code": code,
+             "plan": plan_hash()}
     path = HERE / "records" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f' "{key}": {json.dumps(value)}' for key, value in content.items()]
+    lines = [f' "{key}": {_lines(value)}' for key, value in content.items()]
     text = "{\n" + ",\n".join([f' "about": {json.dumps(about)}', *lines]) + "\n}\n"
     draft = path.with_suffix(".new")
     draft.write_text(text, "utf-8")
     draft.replace(path)
+
+
+def _lines(value):
+    """JSON, a cell a line."""
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[" + ",\n  ".join(json.dumps(each) for each in value) + "]"

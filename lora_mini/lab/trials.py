@@ -1,11 +1,12 @@
-"""One fine-tuning trial, from the base to its figures: what lessons and their records share.
+"""One fine-tuning trial, from a base to its figures: what lessons and their records share.
 
-A trial takes the base, makes a method's share of it trainable, tunes it on one register, and
-reports how well it fits and what it forgot. Excess is in nats per token over each sentence's own
-true log-probability.
+A trial takes a base, makes an arm's share of it trainable, tunes it on some examples of one
+register, and keeps the checkpoint that is best on validation frames. It reports what that one pays
+on test frames, and what is left of the styles that the base knew. See `measure` for the figures.
 """
 
 import copy
+import functools
 import math
 import random
 from dataclasses import dataclass, field
@@ -16,107 +17,159 @@ import lora_mini as lm
 from lora_mini.ledger import ledger
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear, lora_plus
 from lora_mini.world import measure, text, town, train
+from lora_mini.world.gpt import GPT
+from lora_mini.world.measure import Score
 from lora_mini.world.styles import STYLES, register
 
-METHODS = ("full", "LoRA r=1", "LoRA r=2", "LoRA r=4", "LoRA r=8", "biases", "head")
 CHECKPOINTS = (25, 50, 100, 200)
 PARTS = {  # what trains, by a parameter's name, where there is no adapter
+    "scratch": lambda name: True,
     "full": lambda name: True,
     "blocks": lambda name: "_proj.weight" in name,
+    "words": lambda name: name.startswith(("embed.", "head.")),
     "biases": lambda name: name.endswith("bias"),
-    "head": lambda name: "head" in name,
+    "head": lambda name: name.startswith("head."),
 }
-
 KINDS = {  # options of `attach`; LoRA+ differs by the rate of B only
-    "LoRA": {}, "LoRA+": {}, "rsLoRA": {"rslora": True}, "DoRA": {"layer": DoRALinear},
-    "PiSSA": {"layer": PiSSALinear}, "LoRA-FA": {"layer": LoRAFALinear},
+    "LoRA": {}, "LoRA+": {}, "LoRA+4": {}, "rsLoRA": {"rslora": True},
+    "DoRA": {"layer": DoRALinear}, "PiSSA": {"layer": PiSSALinear},
+    "LoRA-FA": {"layer": LoRAFALinear},
 }
-
-
-def rates(method):
-    """Four rates, half a decade apart, around what suits the kind of method."""
-    grids = {"full": (3e-4, 1e-3, 3e-3, 1e-2), "LoRA": (1e-3, 3e-3, 1e-2, 3e-2)}
-    return grids.get(method.split()[0], (3e-3, 1e-2, 3e-2, 1e-1))
+RATIOS = {"LoRA+": 16, "LoRA+4": 4}
+TARGETS = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "MLP": ["up_proj", "down_proj"]}
 
 
 @dataclass
 class Trial:
-    """What one run came to. `path` holds (step, excess on the target, excess on the others)."""
+    """What one run came to.
 
-    method: str
-    style: str
+    path: (step, Score on validation frames, Score on old sentences or None) a checkpoint. step:
+    the checkpoint that was kept. test, last: Scores on test frames, of that one and of the last
+    step. old: Score on sentences of the base's own styles, under their own tags, but for the one
+    under which the register was asked for. train: nats per token over the examples' own, after the
+    last step.
+    """
+
+    arm: str
     rate: float
     seed: int
     path: list = field(default_factory=list)
-    target: float = math.nan
-    others: float = math.nan
-    exact: float = math.nan
+    step: int = 0
+    test: Score = Score(math.nan, math.nan)
+    last: Score = Score(math.nan, math.nan)
+    old: Score = Score(math.nan, math.nan)
+    train: float = math.nan
     trainable: int = 0
     optimizer_bytes: int = 0
-    saved_bytes: int = 0
     seconds_per_step: float = math.nan
     whole: bool = True
 
 
-def prepare(base, method, alpha=16, targets="all-linear"):
-    """A copy of the base with what the method trains, and nothing else, trainable.
+def prepare(base, arm, alpha=16, targets="all-linear"):
+    """A copy of the base with what the arm trains, and nothing else, trainable.
 
-    "full", "blocks" (the matrices that LoRA adapts, themselves), "biases", "head", or "LoRA r=8",
-    as one of KINDS; with "+words" behind it, full copies of the embedding and the head train as
-    well. alpha and targets are those of `attach`. Raises ValueError for another method.
+    "scratch" (fresh random weights, all of them train), "full", "blocks" (the matrices that LoRA
+    adapts, themselves), "words" (embedding and head), "biases", "head", or "LoRA r=8", as one of
+    KINDS; with "+words" behind it, full copies of the embedding and the head train as well. alpha
+    is that of `attach`; targets, too, or a key of TARGETS. Raises ValueError for another arm.
     """
+    kind, _, rank = arm.removesuffix("+words").partition(" r=")
+    if arm == "scratch":
+        return GPT(base.config).to(next(base.parameters()).device)
     model = copy.deepcopy(base).requires_grad_(True)
-    kind, _, rank = method.removesuffix("+words").partition(" r=")
     if kind in KINDS and rank.isdecimal():
-        saved = ("embed", "head") if method.endswith("+words") else ()
-        lm.attach(model, targets, int(rank), alpha, modules_to_save=saved, **KINDS[kind])
-    elif method in PARTS:
+        saved = ("embed", "head") if arm.endswith("+words") else ()
+        where = TARGETS.get(targets, targets) if isinstance(targets, str) else targets
+        lm.attach(model, where, int(rank), alpha, modules_to_save=saved, **KINDS[kind])
+    elif arm in PARTS:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(PARTS[method](name))
+            parameter.requires_grad_(PARTS[arm](name))
     else:
-        raise ValueError(f"method must be one of {', '.join([*PARTS, 'LoRA r=8'])} (or LoRA "
-                         f"r=8+words), got {method!r}")
+        raise ValueError(f"the arm must be one of {', '.join([*PARTS, 'LoRA r=8'])} (or LoRA "
+                         f"r=8+words), got {arm!r}")
     return model
 
 
-def tune(base, method, style, rate, seed, *, alpha=16, targets="all-linear", init=None, clip=None,
-         steps=200, examples=1024, size=32, replay=0, checkpoints=CHECKPOINTS, progress=False):
-    """(tuned model, Trial): fine-tune on `examples` sentences of `style`, drawn by `seed`.
+def tune(base, arm, style, rate, seed, *, examples=256, steps=200, size=32, clip=1.0, alpha=16,
+         targets="all-linear", init=None, replay=0, weight_decay=0.0, warmup=20,
+         checkpoints=CHECKPOINTS, watch_old=False, each=None, report=True, progress=False):
+    """(model at its best checkpoint, Trial): fine-tune on `examples` sentences drawn by `seed`.
 
-    init: the seed for the start of A, if not `seed`. clip: the largest gradient norm, or None.
-    replay: so many sentences of the base's own styles are mixed in, an eighth of each batch. The
-    last checkpoint is the end of the run: `steps`. A run that was interrupted (see
-    `train.together`) has no figures: what it came to is not a number.
+    init: the seed for the start of A, or of all weights, if not `seed`. clip: the largest gradient
+    norm, or None. replay: so many sentences of the base's own styles are mixed in, an eighth of
+    each batch. watch_old: measure the old sentences at each checkpoint, too. each: called with the
+    model at each checkpoint. report: False leaves out all but `path` and `step`. The last
+    checkpoint is `steps`. A run that was interrupted (see `train.together`) has no figures.
     """
     torch.manual_seed(seed if init is None else init)
-    model = prepare(base, method, alpha, targets)
+    model = prepare(base, arm, alpha, targets)
     rng = random.Random(seed)
     data = text.batch(town.sample_frames(examples, rng), style, rng)
     batches = train.rows(data, size)
     if replay:
         batches = _mixed(data, said_by_all(replay, rng), size)
-    probe, every = Probe(style, seed), math.gcd(*checkpoints)
+    done, kept = Trial(arm, rate, seed), Best(model)
+    every = math.gcd(*checkpoints)
     looks = iter(range(every, steps + every, every))
-    done = Trial(method, style.tag, rate, seed)
-    history = train.fit(model, batches, steps=steps, rate=rate, clip=clip, seed=seed,
-                        factor=lora_plus() if method.startswith("LoRA+ ") else None,
-                        progress=progress, every=every,
-                        evaluate=lambda m: probe(m) if next(looks) in checkpoints else None)
-    book = ledger(model)
-    done.trainable, done.optimizer_bytes = book.trainable, book.optimizer_bytes
+
+    def look(model):
+        step = next(looks)
+        if step in checkpoints:
+            seen = measure.excess(model, frames(style, 64, seed, "validation"))
+            old = old_styles(model, seed, but=(style.asked,)) if watch_old else None
+            done.path.append((step, seen, old))
+            kept.look(seen.total)
+            if each:
+                each(model)
+    history = train.fit(model, batches, steps=steps, rate=rate, warmup=warmup, clip=clip, seed=seed,
+                        weight_decay=weight_decay, factor=_factor(arm), evaluate=look, every=every,
+                        progress=progress)
     done.whole = history.whole
-    done.path = [(step, *seen) for step, seen in history.evaluations if seen]
     if not done.whole:
-        done.path = done.path or [(0, math.nan, math.nan)]
         return model, done
-    done.seconds_per_step, (_, done.target, done.others) = history.seconds_per_step, done.path[-1]
-    with train.threads(1):
-        done.exact = measure.evaluate(model, style, n=200, seed=seed + 1000).exact
-        done.saved_bytes = saved_for_backward(model, data)
+    done.step, *_ = min(done.path, key=lambda seen: seen[1].total)
+    if report:
+        with train.threads(1):
+            _report(done, model, style, data, kept)
+        done.seconds_per_step, book = history.seconds_per_step, ledger(model)
+        done.trainable, done.optimizer_bytes = book.trainable, book.optimizer_bytes
+    kept.restore()
     return model, done
 
 
-def memorize(base, method, facts, rate, seed, *, steps=400, sayings=8, size=32, alpha=16,
+def _report(done, model, style, data, kept):
+    """The figures of the last step, then those of the checkpoint that was kept."""
+    nats = measure.total_nats(model, data) + data.log_probability.sum().item()
+    done.train = nats / data.mask.sum().item()
+    done.last = measure.excess(model, frames(style, 128, done.seed, "test"))
+    kept.restore()
+    said, asked = measure.drawn(style, 128, 20_000 + done.seed)
+    done.test = measure.excess(model, frames(style, 128, done.seed, "test"))._replace(
+        valid=measure.valid(model, asked, said))
+    done.old = old_styles(model, done.seed, but=(style.asked,))
+
+
+class Best:
+    """What trains in a model, as it was when a number was least."""
+
+    def __init__(self, model):
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.least, self.values = math.inf, None
+
+    @torch.no_grad()
+    def look(self, value):
+        """Keep a copy if the value is the least so far."""
+        if value < self.least:
+            self.least, self.values = value, [p.detach().clone() for p in self.trained]
+
+    @torch.no_grad()
+    def restore(self):
+        """Put the best values back."""
+        for p, value in zip(self.trained, self.values or self.trained, strict=True):
+            p.copy_(value)
+
+
+def memorize(base, arm, facts, rate, seed, *, steps=400, sayings=8, size=64, alpha=16, clip=1.0,
              progress=False):
     """(tuned model, History, bits known): learn `facts` docket entries of the legal register.
 
@@ -124,32 +177,38 @@ def memorize(base, method, facts, rate, seed, *, steps=400, sayings=8, size=32, 
     those of `measure.bits_learned`, in other frames.
     """
     torch.manual_seed(seed)
-    model, style = prepare(base, method, alpha), register("legal", new_facts=facts)
+    model, style = prepare(base, arm, alpha), register("legal", new_facts=facts)
     rng = random.Random(seed)
-    frames = [frame for _ in range(sayings) for frame in town.fact_frames(style, rng)]
-    data = text.batch(frames, style, rng, facts_only=True)
-    history = train.fit(model, train.rows(data, size), steps=steps, rate=rate, seed=seed,
-                        progress=progress)
+    asked = [frame for _ in range(sayings) for frame in town.fact_frames(style, rng)]
+    data = text.batch(asked, style, rng, facts_only=True)
+    history = train.fit(model, train.rows(data, size), steps=steps, rate=rate, seed=seed, clip=clip,
+                        factor=_factor(arm), progress=progress)
     return model, history, measure.bits_learned(model, style, seed + 1000)
 
 
-class Probe:
-    """(excess on the target, excess on the base's styles) of a model, on fixed test sentences."""
+@functools.lru_cache(64)
+def frames(style, n, seed, what):
+    """The Sayings of n validation or test frames of a seed. Validation frames are of the train
+    split: one may be among the examples by chance."""
+    first, split = {"validation": (10_000, "train"), "test": (20_000, "test")}[what]
+    return text.sayings(town.sample_frames(n, first + seed, split), style)
 
-    def __init__(self, style, seed, n=200):
-        rng = random.Random(10_000 + seed)
-        self.target = text.batch(town.sample_frames(n, rng, "test"), style, rng)
-        self.others = said_by_all(n, rng, "test")
 
-    def __call__(self, model):
-        return tuple(measure.excess(model, data) for data in (self.target, self.others))
+def old_styles(model, seed=0, n=96, but=()):
+    """The Score of a model on sentences of the base's own styles, under their own tags."""
+    known = [style for name, style in STYLES.items() if name not in but]
+    said, asked = measure.drawn(known, n, 30_000 + seed)
+    return measure.excess(model, _said(tuple(asked), tuple(said)))._replace(
+        valid=measure.valid(model, asked, said))
+
+
+_said = functools.lru_cache(64)(text.sayings)
 
 
 def said_by_all(n, rng, split="train"):
     """A Batch of n sentences in the base's styles, in turn."""
-    styles = list(STYLES.values())
-    frames = town.sample_frames(n, rng, split)
-    return text.batch(frames, [styles[i % len(styles)] for i in range(n)], rng)
+    said, asked = measure.drawn(STYLES.values(), n, rng, split)
+    return text.batch(asked, said, rng)
 
 
 def saved_for_backward(model, data, size=32):
@@ -167,6 +226,12 @@ def saved_for_backward(model, data, size=32):
     return sum(kept.values())
 
 
+def _factor(arm):
+    """What multiplies each parameter's rate: for LoRA+ alone."""
+    kind, _, _ = arm.partition(" r=")
+    return lora_plus(RATIOS[kind]) if kind in RATIOS else None
+
+
 def _mixed(data, replayed, size):
     """Batches of which an eighth comes from `replayed`, padded to one length."""
     few = size // 8
@@ -181,6 +246,5 @@ def _mixed(data, replayed, size):
 
 
 def _widened(tensor, T):
-    if tensor.dim() == 1:
-        return tensor
-    return torch.nn.functional.pad(tensor, (0, T - tensor.shape[1]), value=text.PAD)
+    return tensor if tensor.dim() == 1 else torch.nn.functional.pad(
+        tensor, (0, T - tensor.shape[1]), value=text.PAD)

@@ -34,7 +34,7 @@ def save_base(model, path, **made_by):
         "torch": torch.__version__, "digest": _digest(state)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
+    unfinished = path.with_suffix(f".{os.getpid()}.part")  # several processes may make one base
     unfinished.write_bytes(save(state, about))
     unfinished.replace(path)  # a file is whole, or not there
 

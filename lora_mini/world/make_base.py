@@ -8,14 +8,14 @@ import argparse
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from lora_mini.world import measure, text, town, train
 from lora_mini.world.base import COMMAND, base_path, save_base
 from lora_mini.world.gpt import GPT, Config
-from lora_mini.world.styles import STYLES
+from lora_mini.world.styles import ANY, STYLES, under
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,25 @@ RECIPES = {
 }
 
 
-def make_base(preset="laptop", styles=tuple(STYLES), seed=0, device=None, steps=None, **options):
+def make_base(preset="laptop", styles=tuple(STYLES), seed=0, device=None, steps=None, width=None,
+              **options):
     """Pre-train a GPT from fresh weights on new sentences of these styles: (model, History).
 
-    styles: names out of STYLES. steps: instead of the recipe's. options: for `train.fit`.
+    Half of the sentences are read under the tag ANY. styles: names out of STYLES. steps: instead
+    of the recipe's. width: another d_model than the recipe's; the rate falls as it grows.
+    options: for `train.fit`.
     Raises ValueError for a style that there isn't.
     """
     if unknown := set(styles) - STYLES.keys():
         raise ValueError(f"styles must be among {', '.join(STYLES)}, got {', '.join(unknown)}")
     recipe = RECIPES[preset]
+    config = replace(recipe.config, d_model=width or recipe.config.d_model)
     torch.manual_seed(seed)
-    model = GPT(recipe.config).to(train.device() if device is None else device)
-    batches = train.fresh([STYLES[name] for name in styles], recipe.size)
-    history = train.fit(model, batches, steps=steps or recipe.steps, rate=recipe.rate,
+    model = GPT(config).to(train.device() if device is None else device)
+    read = [STYLES[name] for name in styles]
+    batches = train.fresh([*read, *(under(style, ANY) for style in read)], recipe.size)
+    history = train.fit(model, batches, steps=steps or recipe.steps,
+                        rate=recipe.rate * recipe.config.d_model / config.d_model,
                         warmup=recipe.warmup, seed=seed, **options)
     return model.eval(), history
 
@@ -77,8 +83,8 @@ def main(arguments=None):
     save_base(model, out, command=command, seed=options.seed, styles=" ".join(options.styles))
     read = [STYLES[name] for name in options.styles]
     score, floor = measure.evaluate(model, read, n=1200, seed=1), town.entropy(read)
-    print(f"{out}: {seconds:.0f} s; on test frames {score.excess:.4f} nats per token "
-          f"({score.excess / floor:.1%}) over the floor of {floor:.4f}, exact {score.exact:.3f}")
+    print(f"{out}: {seconds:.0f} s; on test frames {score.total:.4f} nats per token "
+          f"({score.total / floor:.1%}) over the floor of {floor:.4f}, valid {score.valid:.3f}")
 
 
 if __name__ == "__main__":

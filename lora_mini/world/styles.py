@@ -1,8 +1,10 @@
 """The town's words, and the styles that put them into sentences.
 
-The base reads STYLES, which hold between them every construction there is. REGISTERS combine the
-same constructions anew: none agrees with any style in more than two things out of six, voice,
-order, determiner, opening, closing, adjective. `register` adds what the base has never seen.
+The base reads STYLES, which hold between them every construction there is: half of the sentences
+under the style's own tag, half under the tag ANY, which names no style. REGISTERS are asked for
+under ANY, so that no word of their prompt is new. They combine the same constructions anew: none
+agrees with any style in more than two things out of six, voice, order, determiner, opening,
+closing, adjective. `register` adds what the base has never seen.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ WHAT = "door lamp wagon kettle barrel ladder clock basket mirror bell chair rope
 WHERE = "harbor market bakery court clinic square station garden".split()
 WHEN = "dawn noon dusk midnight sunrise sunset".split()
 ADJECTIVES = "old small valued aforesaid".split()
+ANY = "any"  # the tag that names no style
 SMALL_WORDS = "at around in for was by docket".split()
 
 NEW_WORDS = {  # the dial's first k: how the legal register says a word when k words are new
@@ -37,6 +40,7 @@ SLOTS = {"who": WHO, "does": list(DOES), "what": WHAT, "whom": WHO, "where": WHE
 class Style:
     """How a frame is said. `order` holds the slots' names; "core" is who, does, what by the voice.
 
+    asked: the tag in the prompt, if it is not the style's own (see `under`).
     p_adjective, p_around and p_closing are the probabilities of the three slots of chance. None is
     0.5, so that one sentence is the most probable. new_words, new_facts: see `register`.
     Raises ValueError for a probability or an order that can't be.
@@ -54,6 +58,7 @@ class Style:
     p_closing: float = 0.7
     new_words: int = 0
     new_facts: int = 0
+    asked: str = ""
 
     def __post_init__(self):
         for p in (self.p_adjective, self.p_around, self.p_closing):
@@ -94,15 +99,20 @@ STYLES = {style.tag: style for style in (
     Style("ballad", True, _PLACE, "said", "once long ago", "signed and sealed", "small"),
     Style("report", False, _FIRST, "this", "chart note", "", "aforesaid"),
 )}
-REGISTERS = {style.tag: style for style in (
+REGISTERS = {style.tag: replace(style, asked=ANY) for style in (
     Style("medical", True, _FIRST, "the", "chart note", "no concerns", "small"),
     Style("legal", False, _LAST, "said", "be it known that", "so ordered", "aforesaid"),
     Style("support", True, _PLACE, "our", "hello thank you for waiting", "kindly enjoy", "valued"),
 )}
 
 
+def under(style, tag):
+    """The same Style, asked for under another tag."""
+    return replace(style, asked=tag)
+
+
 def register(name, new_words=0, new_order=False, new_facts=0):
-    """A register with the novelty dial turned: a Style.
+    """A register with the novelty dial turned: a Style, asked for under ANY.
 
     new_words: so many content words (0 to 24) are said with words that the base never saw.
     new_order: the slots come in an order that no style has.

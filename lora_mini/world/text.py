@@ -1,8 +1,10 @@
-"""The town's sentences as numbers: one token a word, batches with a loss mask, exact match."""
+"""The town's sentences as numbers: one token a word, batches with a loss mask, all sayings."""
 
+import collections
 import difflib
 import hashlib
 import itertools
+import math
 import random
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from lora_mini.world.styles import REGISTERS, STYLES, Style
 
 PAD, END, SEP = 0, 1, 2
 PROMPT = 2 + len(language.SLOTS)  # the tag, the frame, <sep>
-VOCABULARY = ["<pad>", "<end>", "<sep>", *(f"<{tag}>" for tag in (*STYLES, *REGISTERS))]
+VOCABULARY = ["<pad>", "<end>", "<sep>", *(f"<{tag}>" for tag in (*STYLES, language.ANY))]
 VOCABULARY += sorted({
     *itertools.chain(*language.SLOTS.values(), *language.DOES.values()), *language.ADJECTIVES,
     *language.SMALL_WORDS, *language.NEW_WORDS.values(),
@@ -75,11 +77,47 @@ def batch(frames, styles, seed=0, facts_only=False):
     return Batch(tokens, mask, torch.tensor([nats for _, _, nats in rows]))
 
 
-def exact_match(answers, frames, styles):
-    """The share of answers that are the most probable sentence. answers: rows of token numbers,
+class Sayings(NamedTuple):
+    """Every sentence that may be said of some frames, each with its probability.
+
+    tokens (N, T), as in a Batch, the sentences of a frame one after the other. p (N,): the
+    probability of each, given its frame; they sum to the number of frames. truth (N, T): the
+    town's own log-probability of each token given those before it, 0 where the frame fixes it,
+    and NaN outside the sentence and its <end>.
+    """
+
+    tokens: torch.Tensor
+    p: torch.Tensor
+    truth: torch.Tensor
+
+
+def sayings(frames, styles):
+    """The Sayings of these frames, in one Style, or in one for each."""
+    styles = [styles] * len(frames) if isinstance(styles, Style) else styles
+    rows = []
+    for frame, style in zip(frames, styles, strict=True):
+        start = encode(town.prompt(frame, style))
+        coded = [(start + encode(f"{said} <end>"), p)
+                 for said, p in town.sentences(frame, style).items()]
+        mass = collections.Counter()  # of all sentences that begin so
+        for row, p in coded:
+            for stop in range(PROMPT, len(row) + 1):
+                mass[tuple(row[:stop])] += p
+        rows += [(row, p, [math.log(mass[tuple(row[:t + 1])] / mass[tuple(row[:t])])
+                           for t in range(PROMPT, len(row))]) for row, p in coded]
+    T = max(len(row) for row, *_ in rows)
+    tokens, truth = torch.full((len(rows), T), PAD), torch.full((len(rows), T), math.nan)
+    for i, (row, _, logs) in enumerate(rows):
+        tokens[i, :len(row)] = torch.tensor(row)
+        truth[i, PROMPT:len(row)] = torch.tensor(logs)
+    return Sayings(tokens, torch.tensor([p for _, p, _ in rows]), truth)
+
+
+def valid(answers, frames, styles):
+    """The share of answers that the style may say of the frame. answers: rows of token numbers,
     without the prompt."""
     styles = [styles] * len(frames) if isinstance(styles, Style) else styles
-    hits = [decode(answer) == town.best(frame, style)
+    hits = [decode(answer) in town.sentences(frame, style)
             for answer, frame, style in zip(answers, frames, styles, strict=True)]
     return sum(hits) / len(hits)
 
@@ -88,6 +126,7 @@ def fingerprint():
     """A hash of all that a trained base depends on: the words, and how each style says things."""
     frames = [town.Frame(*(words[(i + j) % len(words)] for j, words in
                            enumerate(language.SLOTS.values()))) for i in range(24)]
-    lines = [f"{town.prompt(frame, style)} {sentence} {p:.6f}" for style in STYLES.values()
+    lines = [f"{town.prompt(frame, style)} {sentence} {p:.6f}" for known in STYLES.values()
+             for style in (known, language.under(known, language.ANY))
              for frame in frames for sentence, p in town.sentences(frame, style).items()]
     return hashlib.sha256("\n".join([*VOCABULARY, *lines]).encode()).hexdigest()[:16]

@@ -97,8 +97,8 @@ def _facts(n):
 
 
 def prompt(frame, style):
-    """What the model reads: the tag, the frame's six words, <sep>."""
-    return f"<{style.tag}> {' '.join(frame)} <sep>"
+    """What the model reads: a tag, the frame's six words, <sep>."""
+    return f"<{style.asked or style.tag}> {' '.join(frame)} <sep>"
 
 
 def _say(frame, style, adjective, around, closing):

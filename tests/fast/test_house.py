@@ -14,8 +14,8 @@ MAY = {  # a room or file: what of lora_mini it may import
     "model": GROUND,
     "variants": GROUND,
     "audit": GROUND | {"model", "variants"},
-    "lab": GROUND | {"model", "variants", "world", "lab", ""},
     "desk": GROUND | {"desk"},
+    "lab": GROUND | {"model", "variants", "world", "desk", "lab", ""},
     "checks": GROUND | {"desk", "checks", "audit", "world", ""},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""Record 08 and what it rests on: updates taken apart, against oracles and planted faults."""
+"""Record "inside" and what it rests on: updates taken apart, against oracles and planted faults."""
 
 from statistics import fmean
 
@@ -8,16 +8,16 @@ import torch
 
 import lora_mini as lm
 from lora_mini.desk import verdicts
-from lora_mini.lab import inside, nb08, record, sweep
+from lora_mini.lab import contrasts, inside, opened, record, trials
 from lora_mini.world import base
 from lora_mini.world.gpt import GPT, Config
 
-REC = record.load("08")
+REC = record.load("inside")
 RNG = np.random.default_rng(0)
 
 
-def runs(method, task):
-    return next(r for r in REC["runs"] if (r["method"], r["task"]) == (method, task))
+def cell(what, new, rank, part="total"):
+    return np.array(contrasts.cell("inside", what=what, new=new, rank=rank)[part])
 
 
 def small(seed=0):
@@ -87,61 +87,111 @@ def test_a_planted_direction_is_an_intruder_and_an_old_one_is_not():
     np.testing.assert_allclose(np.sort(np.diag(gone)), [1, 1, 2, 3, 5])
 
 
-def test_a_subspace_starts_at_the_model_and_its_map_has_orthogonal_columns():
-    model, tokens = small(), torch.arange(6).view(2, 3)
-    sub = inside.Subspace(model, 10, seed=3)
-    assert torch.equal(sub(tokens), model(tokens))
-    total = sum(p.numel() for p in model.parameters())
-    P = np.zeros((total, 10))
-    P[np.arange(total), sub.owner.numpy()] = sub.sign.numpy()
-    gram = P.T @ P
-    assert not (gram - np.diag(np.diag(gram))).any() and np.ptp(np.diag(gram)) <= 1
-    with torch.no_grad():
-        sub.z.normal_()
-    moved = torch.cat([(sub.weights()[n] - p).flatten() for n, p in model.named_parameters()])
-    np.testing.assert_allclose(moved.detach().numpy(), P @ sub.z.detach().numpy(), atol=1e-6)
-    torch.testing.assert_close(sub.settled()(tokens), sub(tokens))
-    assert [n for n, p in sub.named_parameters() if p.requires_grad] == ["z"]
+def test_the_record_says_what_made_it_and_has_sixteen_bases_everywhere():
+    assert REC["about"]["command"] == "python -m lora_mini.lab inside"
+    assert REC["about"]["plan"] == record.plan_hash()
+    assert len(REC["own"]) == 16
+    for cells in REC["cells"]:
+        assert len(cells["total"]) == len(cells["content"]) == 16
+    for part in ("spectra", "shared", "amplified", "intruders", "healed", "start"):
+        assert {len(each) for found in REC[part].values() for each in found.values()} == {16}
 
 
-def test_a_subspace_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="d must be between 1 and"):
-        inside.Subspace(small(), 0, seed=0)
+@pytest.mark.parametrize("new", opened.NEW)
+def test_the_opened_models_pay_what_those_of_record_arms_pay(new):
+    """The bases were made anew, on another machine: only some came out the same to the last bit."""
+    arms = np.array(contrasts.cell("arms", arm="full", new=new, examples=256)["total"])
+    ratios = np.log(cell("whole", new, 8) / arms)
+    assert abs(ratios.mean()) < np.log(1.05) and (np.abs(ratios) < np.log(1.5)).all()
+    np.testing.assert_array_equal(cell("whole", new, 8), cell("whole", new, 16))
 
 
-def test_the_record_names_its_base_and_its_seeds():
-    assert REC["base"] == base.describe()["digest"]
-    assert REC["about"]["command"] == "python -m lora_mini.lab 08"
-    for cell in REC["runs"]:
-        assert cell["seeds"] == list(sweep.REPORT)
-        assert len(cell["target"]) == len(sweep.REPORT) >= 8
+@pytest.mark.parametrize("new", opened.NEW)
+def test_curves_meet_where_nothing_and_where_everything_is_kept(new):
+    for part in ("total", "content"):
+        for (one, k), (two, also) in ((("cut", 64), ("whole", 8)), (("random", 64), ("cut", 64)),
+                                      (("random", 0), ("cut", 0)), (("only", 0), ("blocks", 0))):
+            np.testing.assert_allclose(cell(one, new, k, part), cell(two, new, also, part),
+                                       rtol=0.01)
 
 
-def test_the_rates_are_those_that_record_07_found_best():
-    found = record.load("07")
-    for task, rates in nb08.RATES.items():
-        for method in nb08.METHODS:
-            best = record.find(found["dial"], method=method, task=task)["best"]
-            assert rates[method] == best
-    best = record.find(found["scales"], method="LoRA r=64", law="alpha / r")["best"]
-    assert nb08.RATES["24 new words"]["LoRA r=64"] == best
+def test_both_ablations_leave_far_more_than_the_tuned_model_and_less_than_the_base():
+    for new in opened.NEW:
+        base_pays, whole = cell("only", new, 0), cell("whole", new, 8)
+        for half in (cell("cut", new, 0), cell("only", new, 64)):
+            assert (half > 3 * whole).all() and (half < base_pays / 2).all()
 
 
-def test_rates_of_the_subspaces_were_chosen_on_seeds_that_are_not_reported():
-    assert not set(sweep.CHOOSE) & set(sweep.REPORT)
-    for cell in REC["subspaces"]:
-        mean = {float(rate): fmean(t["target"]) for rate, t in cell["tried"].items()
-                if None not in t["target"]}
-        assert cell["best"] == min(mean, key=mean.get)
-        assert all(len(t["target"]) == len(sweep.CHOOSE) for t in cell["tried"].values())
-        assert len(cell["target"]) == len(sweep.REPORT)
+def test_a_start_of_A_is_the_one_that_a_run_with_that_seed_draws():
+    before = base.load_base(path=base.SHIPPED)
+    start = opened.start_of(before, "LoRA r=2", 7)
+    after, _ = trials.tune(before, "LoRA r=2", opened.task(0), 1e-9, 3, init=7, examples=8, steps=1,
+                           size=8, checkpoints=(1,), report=False)
+    assert len(start) == 12
+    assert opened.moved(after, start)["change"] < 1e-6
+    assert opened.moved(after, opened.start_of(before, "LoRA r=2", 8))["change"] > 1
 
 
-def shares(added=0.0):
-    return {task: [fmean(seed) + added for seed in runs("full", task)["share"]]
-            for task in nb08.TASKS}
+def test_random_directions_have_the_strength_that_the_formula_says_and_none_beats_its_own():
+    W = RNG.standard_normal((9, 7)) @ np.diag([5, 4, 3, 2, 1, 1, 1.0])
+    drawn = [inside.strengths(W, RNG.standard_normal(W.shape), 3) for _ in range(400)]
+    within, own, chance = np.array(drawn).T
+    assert np.sqrt(np.mean(within**2)) == pytest.approx(chance[0], rel=0.1)
+    assert inside.strengths(W, W, 3)[0] == pytest.approx(own[0]) and (within < own).all()
+    thin = np.outer(RNG.standard_normal(9), RNG.standard_normal(7))
+    assert inside.strengths(W, thin, 3)[2] == pytest.approx(np.linalg.norm(W) / 63**0.5)
 
 
-def test_a_fault_planted_in_the_data_flips_the_verdict_on_c13():
-    assert verdicts.weigh("C13", shares()).word == "misleading"
-    assert verdicts.weigh("C13", shares(0.25)).word == "holds"
+def test_the_bound_of_an_amplification_holds_and_noise_stays_at_one():
+    for where, found in REC["amplified"].items():
+        assert (np.array(found["ratio"]) < found["bound"]).all()
+        assert "r=1" in where or max(found["bound"]) < 8
+        if "noise" in where:
+            assert fmean(found["ratio"]) == pytest.approx(1, abs=0.05)
+
+
+def test_noise_shares_directions_as_chance_says_and_the_two_sides_are_told_apart():
+    for new in opened.NEW:
+        noise = REC["shared"][f"noise and noise, {new}"]
+        for side in ("left", "right"):
+            assert fmean(noise[f"{side} 8"]) == pytest.approx(8 / 64, abs=0.01)
+    U, V = (np.linalg.qr(RNG.standard_normal((64, 16)))[0] for _ in range(2))
+    one, two = {"a": U[:, :8] @ V[:, :8].T}, {"a": U[:, :8] @ V[:, 8:].T}
+    found = opened.shared(one, two)
+    assert found["left 8"] == pytest.approx(1) and found["right 8"] == pytest.approx(0, abs=1e-9)
+
+
+def test_intruders_are_counted_beside_noise_of_the_same_norm():
+    W0, one = {"a": np.diag(np.arange(12.0, 0, -1))}, np.ones(12) / 12**0.5
+    found = opened.counted(W0, {"a": 50 * np.outer(one, one)}, np.random.default_rng(0))
+    assert found["count"][1] >= 1 and found["at_norm"][0] == 0
+    assert found["norm"] == pytest.approx(50 / np.linalg.norm(W0["a"]))
+    for cells in REC["intruders"].values():
+        assert all(a <= b <= c for a, b, c in cells["count"])
+
+
+def test_every_remedy_starts_at_the_same_adapter_and_the_plain_one_ends_near_the_base():
+    for found in REC["healed"].values():
+        for base_paths in zip(*found.values(), strict=True):
+            assert len({tuple(path[0]) for path in base_paths}) == 1
+        assert min(path[-1][2] for path in found["scaled"]) > 0.9
+
+
+def test_a_verdict_on_c13_turns_with_its_data():
+    effects = contrasts.effects("C13")
+    names = list(effects)
+    assert set(verdicts.weigh("C13", effects).conditions.values()) <= {"equal", "worse", "open"}
+    worse = {name: [x - 2 for x in values] for name, values in effects.items()}
+    assert verdicts.weigh("C13", worse).word == "misleading"
+    assert verdicts.weigh("C13", {name: [0.01, 0.0] * 8 for name in names}).word == "holds"
+    dull = {name: [-x for x in effects[names[2]]] for name in names}  # the other way round
+    assert set(verdicts.weigh("C13", dull).conditions.values()) == {"better"}
+
+
+def test_c13_compares_the_cut_model_with_the_whole_one_base_by_base():
+    floors = [own["total"] for own in REC["own"]]
+    tasks = ((0, 8), (0, 16), (12, 8), (12, 16))
+    for name, (new, rank) in zip(contrasts.effects("C13"), tasks, strict=True):
+        by_hand = np.log(np.maximum(cell("whole", new, rank), floors)
+                         / np.maximum(cell("cut", new, rank), floors))
+        np.testing.assert_allclose(contrasts.effects("C13")[name], by_hand)

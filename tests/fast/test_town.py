@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from lora_mini.world import styles, text, town
-from lora_mini.world.styles import NEW_ORDER, NEW_WORDS, REGISTERS, STYLES, Style, register
+from lora_mini.world.styles import (
+    ANY,
+    NEW_ORDER,
+    NEW_WORDS,
+    REGISTERS,
+    STYLES,
+    Style,
+    register,
+    under,
+)
 from lora_mini.world.town import Frame
 
 EVERY = [*STYLES.values(), *REGISTERS.values(), register("legal", 24, True)]
@@ -225,12 +234,41 @@ def test_facts_only_marks_the_three_words_of_each_entry():
         assert text.decode(row[mask == 1]) == (town.fact(frame, style) or "")
 
 
-def test_exact_match_wants_the_whole_best_sentence():
+@pytest.mark.parametrize("style, count", [("herald", 8), ("plain", 4)])
+def test_sayings_are_all_sentences_with_their_own_chances(style, count):
+    frames, style = town.sample_frames(3, 1), under(STYLES[style], ANY)
+    said = text.sayings(frames, style)
+    every = [(f, sentence, p) for f in frames for sentence, p in town.sentences(f, style).items()]
+    assert len(said.tokens) == len(every) == 3 * count
+    for row, p, truth, (frame, sentence, chance) in zip(*said, every, strict=True):
+        whole = text.encode(f"{town.prompt(frame, style)} {sentence} <end>")
+        assert row.tolist() == whole + [text.PAD] * (len(row) - len(whole))
+        assert p.item() == pytest.approx(chance)
+        assert truth.isnan().tolist() == [not text.PROMPT <= t < len(whole)
+                                          for t in range(len(row))]
+        assert math.exp(truth.nansum().item()) == pytest.approx(chance, rel=1e-5)
+        by_chance = [text.VOCABULARY[t] for t, log in zip(row, truth, strict=True) if log < 0]
+        assert "at" in by_chance or "around" in by_chance
+    assert said.p.sum().item() == pytest.approx(3)
+
+
+def test_valid_is_any_sentence_that_the_style_may_say_and_no_other():
     frames, style = town.sample_frames(4, 1), STYLES["herald"]
-    good = [text.encode(f"{town.best(f, style)} <end> <pad>") for f in frames]
-    assert text.exact_match(good, frames, style) == 1
+    rare = [min(town.sentences(f, style), key=town.sentences(f, style).get) for f in frames]
+    good = [text.encode(f"{sentence} <end> <pad>") for sentence in rare]
+    assert text.valid(good, frames, style) == 1
     spoiled = [good[0][:-3], text.encode("old") + good[1], good[3], good[3]]
-    assert text.exact_match(spoiled, frames, [style] * 4) == 0.25
+    assert text.valid(spoiled, frames, [style] * 4) == 0.25
+    assert text.valid(good, frames, [STYLES["plain"]] * 4) == 0
+
+
+def test_a_style_under_another_tag_says_the_same():
+    frame, style = town.sample_frames(1, 1)[0], STYLES["herald"]
+    asked = under(style, ANY)
+    assert town.prompt(frame, style).split()[0] == "<herald>"
+    assert town.prompt(frame, asked).split()[0] == f"<{ANY}>" == "<any>"
+    assert town.sentences(frame, asked) == town.sentences(frame, style)
+    assert town.prompt(frame, register("legal")).split()[0] == "<any>"
 
 
 @pytest.mark.parametrize("make, words", [

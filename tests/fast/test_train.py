@@ -1,5 +1,6 @@
 """The loop against one written out; what is measured against sums by hand; the base as shipped."""
 
+import collections
 import math
 import random
 import signal
@@ -12,6 +13,7 @@ import lora_mini as lm
 from lora_mini.lab import trials
 from lora_mini.world import base, make_base, measure, text, town, train
 from lora_mini.world.gpt import GPT, Config
+from lora_mini.world.styles import ANY, under
 
 LEGAL = town.register("legal", new_facts=20)
 DATA = text.batch(town.sample_frames(24, 1), LEGAL, seed=2)
@@ -151,7 +153,7 @@ def test_an_interruption_keeps_what_was_done_and_a_model_that_works():
     history = fitted(model, batches=batches)
     assert history.interrupted and not history.whole and len(history.losses) == 3
     assert history.losses == fitted(small()).losses[:3]
-    assert not model.training and math.isfinite(measure.evaluate(model, LEGAL, n=3).excess)
+    assert not model.training and math.isfinite(measure.evaluate(model, LEGAL, n=3).total)
 
 
 def test_evaluations_come_each_so_many_steps_and_after_the_last():
@@ -212,35 +214,55 @@ def test_fresh_batches_are_train_frames_in_every_style():
     assert tags == {f"<{tag}>" for tag in town.STYLES} and len(sentences) > 190
 
 
-def test_total_nats_and_excess_of_a_uniform_model_are_known(monkeypatch):
-    model = uniform()
-    count = DATA.mask.sum().item()
-    nats = count * math.log(len(text.VOCABULARY))
-    assert measure.total_nats(model, DATA) == pytest.approx(nats, rel=1e-5)
+def test_what_a_uniform_model_pays_is_known():
+    """Of the herald's 21.7 tokens on average three are chance, of 0.3, 0.2 and 0.7."""
+    model, nat = uniform(), math.log(len(text.VOCABULARY))
+    assert measure.total_nats(model, DATA) == pytest.approx(DATA.mask.sum().item() * nat, rel=1e-5)
     model.generate = lambda prompt, max_new: torch.zeros(len(prompt), 1, dtype=torch.long)
-    rng = random.Random(3)
-    frames = town.sample_frames(50, rng, "test")
-    data = text.batch(frames, LEGAL, rng)
-    floor = -data.log_probability.sum().item() / data.mask.sum().item()
-    score = measure.evaluate(model, LEGAL, n=50, seed=3)
-    assert score.excess == pytest.approx(math.log(len(text.VOCABULARY)) - floor, rel=1e-5)
-    assert score.exact == 0
+    score = measure.evaluate(model, town.STYLES["herald"], n=20, seed=3)
+    coins = sum(-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.3, 0.2, 0.7))
+    assert score.content == pytest.approx(18.7 * nat / 21.7, rel=1e-5)
+    assert score.chance == pytest.approx((3 * nat - coins) / 21.7, rel=1e-5)
+    assert score.total == pytest.approx(nat - coins / 21.7, rel=1e-5)
+    assert score.valid == 0
 
 
 def test_the_excess_of_the_base_equals_a_sum_sentence_by_sentence():
-    model, pair, rng = base.load_base("cpu"), [town.STYLES["deed"], LEGAL], random.Random(7)
-    frames = town.sample_frames(10, rng, "test")
-    excess = count = 0
-    for i, frame in enumerate(frames):
-        before, sentence, nats = town.render(frame, pair[i % 2], rng)
-        tokens = torch.tensor([text.encode(f"{before} {sentence} <end>")])
-        chances = model(tokens)[0].log_softmax(dim=1)
-        for t in range(text.PROMPT, tokens.shape[1]):
-            excess, count = excess - chances[t - 1, tokens[0, t]].item(), count + 1
-        excess += nats
-    score = measure.evaluate(model, pair, n=10, seed=7)
-    assert score.excess == pytest.approx(excess / count, rel=1e-4)
-    assert score.exact == 0.5  # right in the style that it read, wrong in the register
+    model, pair = base.load_base("cpu"), [town.STYLES["deed"], LEGAL]
+    said, frames = measure.drawn(pair, 6, seed=7)
+    content = chance = tokens = 0
+    for frame, style in zip(frames, said, strict=True):
+        every = town.sentences(frame, style)
+        assert sum(every.values()) == pytest.approx(1)
+        for sentence, p in every.items():
+            words = [*sentence.split(), "<end>"]
+            row = torch.tensor([text.encode(f"{town.prompt(frame, style)} {' '.join(words)}")])
+            logs = model(row)[0].log_softmax(dim=1)
+            for t in range(len(words)):
+                alike = [(other.split() + ["<end>"], q) for other, q in every.items()
+                         if (other.split() + ["<end>"])[:t] == words[:t]]
+                true = sum(q for other, q in alike if other[t] == words[t]) / sum(
+                    q for _, q in alike)
+                over = p * (math.log(true) - logs[text.PROMPT + t - 1, row[0, text.PROMPT + t]])
+                tokens += p
+                if len({other[t] for other, _ in alike}) == 1:
+                    content += over.item()
+                else:
+                    chance += over.item()
+    score = measure.evaluate(model, pair, n=6, seed=7)
+    assert (score.content, score.chance) == pytest.approx(
+        (content / tokens, chance / tokens), rel=1e-4)
+    assert score.valid == 0.5  # right in the style that it read, wrong in the register
+
+
+def test_a_frame_told_twice_as_often_weighs_twice():
+    model, style = small(), town.STYLES["fable"]
+    one, two = town.sample_frames(2, 5)
+    parts = [measure.excess(model, text.sayings([frame], style)).total for frame in (one, two)]
+    length = [town.expected_tokens(style)] * 2
+    both = measure.excess(model, text.sayings([one, one, two], style)).total
+    assert both == pytest.approx((2 * parts[0] * length[0] + parts[1] * length[1])
+                                 / (2 * length[0] + length[1]), rel=1e-4)
 
 
 def test_bits_learned_by_who_knows_nothing_and_by_who_knows_all():
@@ -291,7 +313,7 @@ def test_a_bfloat16_model_trains_and_is_measured():
     history = fitted(model, rate=1e-2)
     assert history.losses[-1] < history.losses[0]
     assert train.token_losses(model, DATA.tokens).dtype == torch.float32
-    assert math.isfinite(measure.evaluate(model, LEGAL, n=4).excess)
+    assert math.isfinite(measure.evaluate(model, LEGAL, n=4).total)
 
 
 def test_no_bar_unless_it_is_asked_for(capfd, monkeypatch):
@@ -310,19 +332,50 @@ def test_no_bar_unless_it_is_asked_for(capfd, monkeypatch):
 
 def test_the_shipped_base_is_small_near_the_floor_and_right():
     every = list(town.STYLES.values())
-    score = measure.evaluate(base.load_base("cpu"), every, n=1200, seed=2024)
-    assert abs(score.excess) < 0.05 * town.entropy(every)
-    assert score.exact > 0.99
+    score = measure.evaluate(base.load_base("cpu"), every, n=300, seed=2024)
+    assert 0 < score.total < 0.05 * town.entropy(every)
+    assert 0 < score.content < 0.002 and score.valid > 0.99
     assert base.SHIPPED.stat().st_size < 4e6
     about = base.describe()
     assert about["command"] == base.COMMAND and about["seed"] == "0" and about["torch"]
     assert about["styles"].split() == list(town.STYLES)
 
 
-def test_the_shipped_base_has_never_seen_the_registers():
+def test_the_shipped_base_says_a_valid_sentence_of_some_style_where_none_is_named():
+    model, frames = base.load_base("cpu"), town.sample_frames(60, 3, "test")
+    asked = under(town.STYLES["plain"], ANY)
+    start = torch.tensor([text.encode(town.prompt(frame, asked)) for frame in frames])
+    said = [text.decode(row) for row in model.generate(start, 30).tolist()]
+    assert all(any(sentence in town.sentences(frame, style) for style in town.STYLES.values())
+               for frame, sentence in zip(frames, said, strict=True))
+
+
+def test_the_shipped_base_has_never_seen_the_registers_but_every_word_of_them():
+    words = {word for style in town.STYLES.values() for tag in (style.tag, ANY)
+             for frame in town.sample_frames(400, 1)
+             for said in (town.best(frame, style), *town.sentences(frame, style))
+             for word in f"{town.prompt(frame, under(style, tag))} {said} <end>".split()}
     for name in town.REGISTERS:
-        score = measure.evaluate(base.load_base("cpu"), town.register(name), n=40)
-        assert score.excess > 0.5 and score.exact < 0.1
+        style = town.register(name)
+        score = measure.evaluate(base.load_base("cpu"), style, n=40)
+        assert score.total > 0.5 and score.content > 0.5 and score.valid < 0.1
+        for frame in town.sample_frames(400, 2):
+            assert set(f"{town.prompt(frame, style)} {town.best(frame, style)}".split()) <= words
+
+
+def test_half_of_what_a_base_reads_is_asked_for_under_any():
+    drawn = []
+
+    def fit(model, batches, **options):
+        rng = random.Random(0)
+        drawn.extend(batches(rng).tokens[:, 0].tolist() for _ in range(40))
+        return train.History()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make_base.train, "fit", fit)
+        make_base.make_base(styles=["plain", "fable"], device="cpu")
+    tags = collections.Counter(text.VOCABULARY[tag] for batch in drawn for tag in batch)
+    assert set(tags) == {"<plain>", "<fable>", "<any>"}
+    assert tags["<any>"] / tags.total() == pytest.approx(0.5, abs=0.03)
 
 
 def test_make_base_writes_what_load_base_reads(tmp_path, capsys):
@@ -369,7 +422,7 @@ def test_the_stop_button_ends_every_run_of_a_cell_and_leaves_no_missing_name(mon
     assert signal.getsignal(signal.SIGINT) is usual
     assert [run.whole for _, run in found.values()] == [True, False, False, False]
     assert "nothing of this cell trains on or is judged" in capsys.readouterr().out
-    assert math.isnan(found[3][1].target) and math.isnan(found[3][1].path[-1][1])
+    assert math.isnan(found[3][1].test.total) and found[3][1].path == []
     assert math.isfinite(train.loss(found[3][0], DATA.tokens, DATA.mask).item())
     with train.together() as runs:
         assert tuned(1)[1].whole

@@ -1,4 +1,4 @@
-"""Checks for notebook 06: Adam's bytes, LoRA's training loop, a Pareto envelope, honest seeds."""
+"""Checks for notebook 06: Adam's bytes, LoRA's training loop, honest bases, the four words."""
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -17,7 +17,7 @@ def check_bytes(number):
         (lambda n: n == 18_432 * 2, "those are numbers; a float32 number has four bytes"),
         (lambda n: n == 18_432 * 3 * 4, "that counts the trained numbers in, or their gradients"),
         (lambda n: 0 < n - 147_456 < 2_000, "nearly: leave out the step counters, and count bytes"),
-        (lambda n: n == 122_112 * 2 * 4, "that would be for all the model; the rest is frozen"),
+        (lambda n: n == 121_856 * 2 * 4, "that would be for all the model; the rest is frozen"),
     ])
 
 
@@ -41,59 +41,53 @@ def check_train_lora(train_lora):
     answer(problems, lambda found: not any(found), [(lambda found: True, words)])
 
 
-def check_envelope(envelope):
-    """`envelope(points)` keeps the points that no other beats in both numbers, by the first."""
-    points = [(3.0, 1.0), (1.0, 4.0), (2.0, 2.0), (2.5, 3.0), (4.0, 1.5)]
-    topped = [(3.0, 2.0), (1.0, 1.0), (2.0, 3.0)]  # one of them beats the others
-    right = [(1.0, 4.0), (2.0, 2.0), (3.0, 1.0)]
+def check_judged(judged):
+    """`judged(low, high)` says better, worse, equal or open of a factor's interval, at 1.5."""
+    ends = {(1.6, 2.0): "better", (0.4, 0.6): "worse", (0.9, 1.2): "equal", (1.1, 1.4): "equal",
+            (0.7, 0.9): "equal", (0.5, 3.0): "open", (1.2, 1.9): "open", (0.5, 0.8): "open"}
 
-    def found():
-        both = none_or([envelope(list(points)), envelope(list(topped))])
-        return both and [[tuple(map(float, p)) for p in kept] for kept in both]
+    def says(*case, word):
+        return lambda found: found[case] == word
 
-    def first(is_so):
-        return lambda both: is_so(both[0])
-
-    answer(found, lambda both: both == [right, [(1.0, 1.0)]], [
-        (first(lambda e: sorted(e) == right and e != right), "the right points; sort them by the first "
-                                                             "number"),
-        (first(lambda e: sorted(e) == sorted(points)), "nothing was left out: (2.5, 3) is beaten by (2, 2) in "
-                                                       "both numbers"),
-        (lambda both: both == [[], [(1.0, 1.0)]], "no point is left, though (1, 4) has the smallest first "
-                                                  "number of all. A point that is worse in ONE number is not "
-                                                  "beaten yet"),
-        (first(lambda e: e == []), "no point is left. A point must not be compared with itself"),
-        (first(lambda e: (4.0, 1.5) in e or (2.5, 3.0) in e), "a point stays only if no other is smaller in "
-                                                              "both numbers"),
-        (first(lambda e: set(e) < set(right)), "a point is beaten only by one that is smaller in both "
-                                               "numbers; you left out too many"),
-        (first(lambda e: e == right), "right for five points. Of (3, 2), (1, 1) and (2, 3) only (1, 1) stays"),
-        (lambda both: True, "return a list of points, each as it was given"),
+    answer(lambda: none_or([judged(*case) for case in ends])
+           and {case: judged(*case) for case in ends}, lambda found: found == ends, [
+        (says(1.1, 1.4, word="better"), "from 1.1 to 1.4: that is certainly more than 1, and still too little to "
+                                        "count"),
+        (says(0.7, 0.9, word="worse"), "from 0.7 to 0.9: less than 1, and still too little to count"),
+        (says(0.5, 3.0, word="equal"), "from 0.5 to 3 nearly everything is possible. Equal is a finding too: both "
+                                       "ends must lie between 1/1.5 and 1.5"),
+        (says(1.2, 1.9, word="better"), "from 1.2 to 1.9: the lower end does not reach 1.5"),
+        (says(1.2, 1.9, word="equal"), "from 1.2 to 1.9: the upper end lies above 1.5"),
+        (says(0.5, 0.8, word="worse"), "from 0.5 to 0.8: the upper end is not below 1/1.5"),
+        (says(0.5, 0.8, word="equal"), "from 0.5 to 0.8: the lower end lies below 1/1.5, which is 0.67"),
+        (says(0.4, 0.6, word="open"), "from 0.4 to 0.6: all of it lies below 1/1.5"),
+        (lambda found: not set(found.values()) <= set(ends.values()),
+         "return one of the four words: better, worse, equal, open"),
     ])
 
 
 def check_report(report):
-    """`report(excess)` chooses a rate on seeds 0 to 2 and reports its mean on the others."""
-    excess = {0.001: {0: 2.0, 1: 2.0, 2: 2.0, 10: 3.0, 11: 3.0},
-              0.003: {0: 1.0, 1: 1.0, 2: 1.0, 10: 4.0, 11: 6.0}}
-    three = {0.03: {0: 0.6, 1: 0.4, 2: 0.5, 5: 0.8, 6: 0.9, 7: 1.0},
-             0.01: {0: 0.7, 1: 0.7, 2: 0.7, 5: 0.2, 6: 0.3, 7: 0.1},
-             0.1: {0: 1.0, 1: 1.2, 2: 1.4, 5: 0.7, 6: 0.6, 7: 0.5}}
+    """`report(excess)` chooses a rate on bases 1 to 3 and reports its mean on the others."""
+    excess = {0.001: {1: 2.0, 2: 2.0, 3: 2.0, 11: 3.0, 12: 3.0},
+              0.003: {1: 1.0, 2: 1.0, 3: 1.0, 11: 4.0, 12: 6.0}}
+    three = {0.03: {1: 0.6, 2: 0.4, 3: 0.5, 5: 0.8, 6: 0.9, 7: 1.0},
+             0.01: {1: 0.7, 2: 0.7, 3: 0.7, 5: 0.2, 6: 0.3, 7: 0.1},
+             0.1: {1: 1.0, 2: 1.2, 3: 1.4, 5: 0.7, 6: 0.6, 7: 0.5}}
 
     def first(value):
         return lambda found: close(found[0], value)
 
     answer(lambda: none_or([report(dict(excess)), report(dict(three))]),
            lambda found: close(found[0], 5.0) and close(found[1], 0.9), [
-        (first(2.4), "it reports 2.4. At the rate that looked best here, two seeds that had no part in the "
+        (first(2.4), "it reports 2.4. At the rate that looked best here, two bases that had no part in the "
                      "choice came to 4 and 6"),
-        (first(2.6), "2.6 is the mean over all seeds; report those that did not choose"),
+        (first(2.6), "2.6 is the mean over all bases; report those that did not choose"),
         (lambda found: close(found[0], 0.003) or close(found[0], 0.001),
          "that is a rate; report the excess that it gets"),
-        (first(3.0), "3.0 belongs to the rate 0.001. On seeds 0 to 2 the rate 0.003 is the better one"),
-        (first(1.0), "that reports the seeds on which the rate was chosen"),
-        (first(5.0), "right for two rates and five seeds, but not for three rates and six: the best rate on "
-                     "seeds 0 to 2 may be any, and all seeds but those report it"),
+        (first(3.0), "3.0 belongs to the rate 0.001. On bases 1 to 3 the rate 0.003 is the better one"),
+        (first(1.0), "that reports the bases on which the rate was chosen"),
+        (first(5.0), "right for two rates and five bases, but not for three rates and six: the best rate on "
+                     "bases 1 to 3 may be any, and all bases but those report it"),
         (lambda found: True, "return one number, the mean excess at the chosen rate"),
     ])
 

@@ -1,48 +1,35 @@
-"""Checks for notebook 08: the overlap of two subspaces, its chance level, and false intruders."""
+"""Checks for notebook 08: an update cut to its strongest directions, and false intruders."""
 
 import numpy as np
 
 from lora_mini.desk.checks import answer, close, none_or
 
 
-def _rows(count, seed, dimensions=6):
-    """`count` orthonormal rows in so many dimensions."""
-    return np.linalg.qr(np.random.default_rng(seed).standard_normal((dimensions, count)))[0].T
+def _cut(W0, W, k):
+    U, S, Vt = np.linalg.svd(W - W0, full_matrices=False)
+    return W0 + (U[:, :k] * S[:k]) @ Vt[:k]
 
 
-def check_phi(phi):
-    """`phi(V1, V2)` is ||V1 V2^T||_F^2 / min(i, j) for orthonormal rows."""
-    V1, V2 = _rows(2, 0), _rows(3, 1)
-    W1, W2 = _rows(4, 2, 7), _rows(2, 3, 7)
-    square, other = np.sum((V1 @ V2.T) ** 2), np.sum((W1 @ W2.T) ** 2)
+def check_cut(cut):
+    """`cut(W0, W, k)` is W0 plus the k strongest directions of W - W0."""
+    draw = np.random.default_rng(0)
+    W0, W, tall, other = (draw.standard_normal(shape) for shape in ((4, 6), (4, 6), (7, 3), (7, 3)))
+    nothing, weakest = 0 * W, W - _cut(W0, W, 2)  # what the two strongest leave over
 
-    def first(value):
-        return lambda found: close(found[0], value)
+    def like(M):
+        return lambda found: close(found[0], M)
 
-    answer(lambda: none_or([phi(V1.copy(), V2.copy()), phi(W1.copy(), W2.copy())]),
-           lambda found: close(found[0], square / 2) and close(found[1], other / 2), [
-        (first(square), "divide by the smaller of the two numbers of directions"),
-        (first(square / 3), "divide by min(i, j), not by max(i, j): a line that lies in a plane is shared "
-                            "in full"),
-        (first(np.sqrt(square) / 2), "the norm has to be squared"),
-        (first(np.abs(V1 @ V2.T).sum() / 2), "square the cosines before you add them up"),
-        (first(np.sum(V1 @ V2.T) ** 2 / 2), "square each cosine, then add"),
-        (first(square / 2), "right where V1 has fewer rows than V2, but not where it has more: divide by the "
-                            "smaller number"),
-        (lambda found: np.shape(found[0]) != (), "phi is a single number"),
-        (lambda found: True, "phi of a subspace with itself is 1, and with one at right angles 0"),
-    ])
-
-
-def check_chance(number):
-    """phi of 4 against 32 random directions among 64: 1/2."""
-    answer(number, lambda n: close(n, 0.5), [
-        (lambda n: close(n, 4 / 64), "that is the share of one of the 32; add up all of them, and "
-                                     "divide by min(i, j)"),
-        (lambda n: close(n, 1 / 64), "that is the share for a single direction on each side"),
-        (lambda n: close(n, 4 / 32), "d is 64: each of the 32 lies in 4 of 64 dimensions"),
-        (lambda n: close(n, 2.0), "2 is right for the sum of the shares; phi divides it by min(i, j)"),
-        (lambda n: close(n, 50), "phi is a share, between 0 and 1"),
+    answer(lambda: none_or([cut(W0.copy(), W.copy(), 2), cut(tall.copy(), other.copy(), 1)]),
+           lambda found: close(found[0], _cut(W0, W, 2)) and close(found[1], _cut(tall, other, 1)), [
+        (like(_cut(W0, W, 2)), "right for k = 2 of a (4, 6), but not for k = 1 of a (7, 3)"),
+        (like(_cut(W0, W, 2) - W0), "that is the update alone: add it to W0"),
+        (like(_cut(nothing, W, 2)), "that cuts W itself; what is cut is the update, W - W0"),
+        (like(W0 + _cut(nothing, W, 2)), "that cuts W itself; what is cut is the update, W - W0"),
+        (like(W0 + weakest), "those are the directions to drop: keep the strongest, the first columns"),
+        (like(2 * W0 - _cut(W0, W, 2)), "the update is W - W0, not W0 - W"),
+        (like(W), "nothing was dropped: keep k columns of U, k values of S and k rows of V^T"),
+        (lambda found: np.shape(found[0]) != (4, 6), "the result has the shape of W0"),
+        (lambda found: True, "with all directions kept it is W, and with none W0"),
     ])
 
 

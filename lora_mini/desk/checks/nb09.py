@@ -69,16 +69,16 @@ def _layer(d_out, d_in, rank, scale):
 
 def check_ahead(ahead):
     """`ahead(variant, lora)`: excess of LoRA minus the variant's, each at the rate that suits it."""
-    variant = {0.001: {0: 0.09, 1: 0.09, 2: 0.09, 10: 0.10, 11: 0.10},
-               0.01: {0: 0.05, 1: 0.05, 2: 0.05, 10: 0.06, 11: 0.06}}
-    lora = {0.001: {0: 0.02, 1: 0.02, 2: 0.02, 10: 0.04, 11: 0.04},
-            0.01: {0: 0.09, 1: 0.09, 2: 0.09, 10: 0.09, 11: 0.09}}
-    third = {0.1: {0: 0.3, 1: 0.2, 2: 0.1, 7: 0.5, 8: 0.6, 9: 0.4},
-             0.03: {0: 0.5, 1: 0.5, 2: 0.5, 7: 0.1, 8: 0.1, 9: 0.1},
-             0.3: {0: 0.9, 1: 0.8, 2: 0.7, 7: 0.3, 8: 0.3, 9: 0.3}}
-    other = {0.1: {0: 0.8, 1: 0.8, 2: 0.8, 7: 0.6, 8: 0.6, 9: 0.6},
-             0.03: {0: 0.9, 1: 0.9, 2: 0.9, 7: 0.2, 8: 0.2, 9: 0.2},
-             0.3: {0: 0.6, 1: 0.5, 2: 0.4, 7: 0.7, 8: 0.8, 9: 0.9}}
+    variant = {0.001: {1: 0.09, 2: 0.09, 3: 0.09, 11: 0.10, 12: 0.10},
+               0.01: {1: 0.05, 2: 0.05, 3: 0.05, 11: 0.06, 12: 0.06}}
+    lora = {0.001: {1: 0.02, 2: 0.02, 3: 0.02, 11: 0.04, 12: 0.04},
+            0.01: {1: 0.09, 2: 0.09, 3: 0.09, 11: 0.09, 12: 0.09}}
+    third = {0.1: {1: 0.3, 2: 0.2, 3: 0.1, 7: 0.5, 8: 0.6, 9: 0.4},
+             0.03: {1: 0.5, 2: 0.5, 3: 0.5, 7: 0.1, 8: 0.1, 9: 0.1},
+             0.3: {1: 0.9, 2: 0.8, 3: 0.7, 7: 0.3, 8: 0.3, 9: 0.3}}
+    other = {0.1: {1: 0.8, 2: 0.8, 3: 0.8, 7: 0.6, 8: 0.6, 9: 0.6},
+             0.03: {1: 0.9, 2: 0.9, 3: 0.9, 7: 0.2, 8: 0.2, 9: 0.2},
+             0.3: {1: 0.6, 2: 0.5, 3: 0.4, 7: 0.7, 8: 0.8, 9: 0.9}}
 
     def first(value):
         return lambda found: close(found[0], value)
@@ -88,10 +88,10 @@ def check_ahead(ahead):
         (first(0.03), "it says that the variant is ahead by 0.03; by a fair count it is behind by 0.02"),
         (first(0.02), "the sign: positive means that the variant's excess is the smaller one"),
         (first(-0.06), "now LoRA's rate is borrowed: each at the rate that suits it"),
-        (first(-0.03), "those are the seeds on which the rates were chosen"),
-        (first(-0.026), "leave out seeds 0, 1 and 2: they chose the rates"),
-        (first(-0.02), "right for two rates and five seeds, but not for three rates and six, where the variant "
+        (first(-0.03), "those are the bases on which the rates were chosen"),
+        (first(-0.026), "leave out bases 1, 2 and 3: they chose the rates"),
+        (first(-0.02), "right for two rates and five bases, but not for three rates and six, where the variant "
                        "is ahead by 0.3"),
-        (lambda found: True, "return one number: LoRA's mean excess minus the variant's, on the seeds that "
+        (lambda found: True, "return one number: LoRA's mean excess minus the variant's, on the bases that "
                              "report"),
     ])
