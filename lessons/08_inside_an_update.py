@@ -370,6 +370,10 @@ show(fig, "Recorded: sixteen bases (small) and their mean (large), over the matr
                                 ("left", "right") if f"{side} 8" in rec["shared"][f"{name}, 0"])
          for name in opened.SHARED) + ".")
 
+# %%
+print("how far A went, over the norm of its start: " + ", ".join(
+    f"{fmean(rec['start'][f'LoRA r=8, {new}']['change']):.2f} with {new} new words" for new in (0, 12)))
+
 # %% [markdown]
 # - Two *full* updates, from different examples, share most of their first 8 directions on both sides.
 # - Two LoRA updates agree on the left, where they write, and on the right little more than by chance. But
