@@ -11,7 +11,7 @@
 #   reading);
 # - **test** two published pictures, amplification and intruders, with controls (second reading).
 #
-# You need notebooks 02 and 06. About 75 minutes to study; the core path about 40, the rest is marked as a
+# You need notebooks 02 and 06. About 80 minutes to study; the core path about 40, the rest is marked as a
 # second reading.
 
 # %% [markdown]
@@ -371,8 +371,8 @@ show(fig, "Recorded: sixteen bases (small) and their mean (large), over the matr
          for name in opened.SHARED) + ".")
 
 # %%
-print("how far A went, over the norm of its start: " + ", ".join(
-    f"{fmean(rec['start'][f'LoRA r=8, {new}']['change']):.2f} with {new} new words" for new in (0, 12)))
+went = [fmean(rec["start"][f"LoRA r=8, {new}"]["change"]) for new in (0, 12)]
+print("A's change over the norm of its start: {:.2f}, with 12 new words {:.2f}".format(*went))
 
 # %% [markdown]
 # - Two *full* updates, from different examples, share most of their first 8 directions on both sides.
