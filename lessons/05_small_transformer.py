@@ -386,6 +386,8 @@ for name, (it, nats) in zip(("the same 256", "always new"), found, strict=True):
           f"  on the 256: {nats:.3f}")
 true = -few.log_probability.sum().item() / few.mask.sum().item()
 print(f"who knows all the chances pays on the 256: {true:.3f}")
+settle("05 percent valid after 256 sentences", 100 * same.valid, unit="percent", within=0.05, of=runs)
+settle("05 the larger part", "chance" if same.chance > same.content else "content", of=runs)
 
 # %%
 expect("the 256 suffice for nine valid answers in ten", same.valid > 0.9, of=runs)
@@ -394,10 +396,6 @@ expect("on the 256 it pays less than three quarters of what their chances cost",
        of=runs)
 expect("where each batch is new, chance is less than a third of that", 3 * new.chance < same.chance,
        of=runs)
-
-# %%
-settle("05 percent valid after 256 sentences", 100 * same.valid, unit="percent", within=0.05, of=runs)
-settle("05 the larger part", "chance" if same.chance > same.content else "content", of=runs)
 
 # %% [markdown]
 # It speaks almost without an error. But on the 256 sentences it pays half of what somebody pays who knows all

@@ -331,12 +331,12 @@ with train.together() as three:  # the stop button ends all of them
         ms[arm] = 1000 * t.seconds_per_step
         print(f"{arm:9s} rate {recorded['best']:<6g} excess {t.test.total:.4f}, valid {t.test.valid:.2f}, "
               f"{ms[arm]:.0f} ms a step")
+settle("09 a step of DoRA in steps of LoRA", ms["DoRA r=8"] / ms["LoRA r=8"], of=three)
 
 # %%
 expect("LoRA r=8 landed where the record predicts", landed["LoRA r=8"], of=three)
 expect("DoRA r=8 landed where the record predicts", landed["DoRA r=8"], of=three)
 expect("PiSSA r=8 landed where the record predicts", landed["PiSSA r=8"], of=three)
-settle("09 a step of DoRA in steps of LoRA", ms["DoRA r=8"] / ms["LoRA r=8"], of=three)
 
 # %% [markdown]
 # ### What a step costs (second reading)
