@@ -12,12 +12,18 @@ from torch import nn
 
 from lora_mini.copies import TrainedCopy, check_copies, copied
 from lora_mini.lora import LoRALinear, check_arguments
-from lora_mini.step import watched
-from lora_mini.targets import choose, matching
+from lora_mini.refusals import (
+    allow_saving,
+    check_root,
+    refuse_attention,
+    refuse_final,
+    refuse_saving,
+)
+from lora_mini.targets import by_layer, choose, matching
 
 
 def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exclude=(),
-           modules_to_save=(), layer=LoRALinear):
+           modules_to_save=(), rank_pattern=None, alpha_pattern=None, layer=LoRALinear):
     """Put a LoRALinear around each chosen `nn.Linear` of `model`, in place; freeze all the rest.
 
     target_modules: one or several of: a module's full name, which means that module alone; the last
@@ -26,12 +32,14 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     `model.get_output_embeddings()` gives; a model without that method has to name its head in
     `exclude` (PEFT looks for it in Hugging Face models only).
     modules_to_save: modules of any kind with a forward, of which a full copy trains.
+    rank_pattern, alpha_pattern: dictionaries from a name, as in target_modules, to the rank or
+    alpha of the layers that it means, in place of `rank` or `alpha`; the first that fits counts.
     layer: the kind of layer to put there, LoRALinear or one of `lora_mini.variants`.
 
     Returns the names of the adapted layers. Raises ValueError, and leaves the model as it was, if
     a name matches nothing, the rank does not fit, an adapter is there already (PEFT's too), or a
     tie between weights would be torn; TypeError for arguments of a wrong type. `detach` undoes all
-    of it.
+    of it. Until then `save_pretrained` of a Hugging Face model refuses.
     """
     _check_module(model)
     if not callable(layer):
@@ -44,10 +52,12 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
         raise ValueError("the model is itself an nn.Linear and can't be replaced in place: "
                          "use LoRALinear(model, rank, alpha)")
     targets = choose(model, target_modules, exclude)
+    ranks = by_layer(rank, rank_pattern, targets, "rank_pattern")
+    alphas = by_layer(alpha, alpha_pattern, targets, "alpha_pattern")
     for name, base in targets.items():
-        check_arguments(base, rank, alpha, dropout, name)
+        check_arguments(base, ranks[name], alphas[name], dropout, name)
     if dropout:
-        _refuse_attention(model, targets)
+        refuse_attention(model, targets)
     modules = dict(model.named_modules(remove_duplicate=False))
     originals = matching(modules_to_save, modules, "modules_to_save")
     check_copies(model, originals, targets)
@@ -56,7 +66,8 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     shared = {}  # deepcopy's memory: weights tied among the copies stay tied
     try:
         copies = {n: TrainedCopy(m, copied(n, m, shared)) for n, m in originals.items()}
-        layers = _made(targets, lambda base: layer(base, rank, alpha, dropout, rslora))
+        layers = _made(targets, lambda name, base: layer(
+            base, ranks[name], alphas[name], dropout, rslora))
     except BaseException:
         _restore(model, trainable_before)  # leave no trace
         raise
@@ -70,6 +81,7 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     for adapted in layers.values():
         for name in adapted.trains:
             getattr(adapted, name).requires_grad_(True)
+    refuse_saving(model)
     return list(targets)
 
 
@@ -81,7 +93,7 @@ def detach(model):
     added since `attach` stay as they are. Raises ValueError if there is no adapter.
     """
     _layers(model)
-    _check_root(model, "detach")
+    check_root(model, "detach")
     for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
         _place(model, name, wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original)
     _thaw(model)
@@ -98,7 +110,7 @@ def merge(model, keep_base=True):
     """
     layers = _layers(model)
     if not keep_base:
-        _refuse_final(model, layers)
+        refuse_final(model, layers)
     swallowed = {name: layer.merge() for name, layer in layers.items()}
     if not keep_base:
         plain = {id(layer): _plain(layer) for layer in layers.values()}
@@ -177,7 +189,7 @@ def _made(targets, make):
     layers = {}
     for name, base in targets.items():
         try:
-            made = layers.get(id(base)) or make(base)
+            made = layers.get(id(base)) or make(name, base)
         except (ValueError, RuntimeError) as error:  # what this kind of layer can't take
             raise ValueError(f"{error} (layer {name!r})") from error
         if not isinstance(made, LoRALinear):
@@ -193,6 +205,7 @@ def _place(model, name, module):
 
 def _thaw(model):
     _restore(model, model.__dict__.pop("_trainable_before"))
+    allow_saving(model)
 
 
 def _restore(model, trainable):
@@ -209,36 +222,3 @@ def _plain(layer):
         if layer.bias is not None:
             linear.bias = nn.Parameter(layer.bias.clone())
     return linear.train(layer.training)
-
-
-def _refuse_attention(model, targets):
-    for name in targets:
-        if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
-            raise ValueError(f"{name!r} sits in an nn.MultiheadAttention, which reads its weight "
-                             "and would pass over the dropout: use dropout=0 or exclude it")
-
-
-def _check_root(model, what):
-    if "_trainable_before" not in model.__dict__:
-        raise ValueError(f"{what} undoes an attach, and attach was not given this module: call it "
-                         "on the whole model that was")
-
-
-def _refuse_final(model, layers):
-    _check_root(model, "a final merge")
-    for name, layer in layers.items():
-        if not layer.enabled:
-            raise ValueError("the adapter is switched off, and a final merge would lose it: merge "
-                             "outside `with disabled(model)`")
-        if watched(layer.base):
-            raise ValueError(f"the base of {name!r} has forward hooks, and a final merge would "
-                             "drop them: remove them, or use keep_base=True")
-        with torch.no_grad():
-            if not torch.isfinite(layer._sum()).all():
-                raise ValueError(f"the merged weight of {name!r} would hold NaN or infinite "
-                                 "numbers: the adapter is damaged, or the dtype too narrow")
-        tied = [n for n, p in _parameters(model)
-                if p is layer.base.weight and not n.startswith(f"{name}.")]
-        if any(model.get_submodule(n.rpartition(".")[0]) is not layer.base for n in tied):
-            raise ValueError(f"the weight of {name!r} is tied to {tied[0]!r}, and a final merge "
-                             "would tear them apart: use keep_base=True, or untie them first")

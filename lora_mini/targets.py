@@ -70,6 +70,19 @@ def matching(patterns, candidates, what, modules=None):
     return {name: m for name, m in candidates.items() if name in chosen}
 
 
+def by_layer(common, patterns, targets, what):
+    """{name: its value} for all targets: that of the first pattern that means it, else `common`.
+
+    Raises ValueError for a pattern that means none of them, TypeError for no dictionary.
+    """
+    if not isinstance(patterns or {}, dict):
+        raise TypeError(f"{what}: expected a dictionary from names to numbers, got {patterns!r}")
+    values = dict.fromkeys(targets, common)
+    for pattern, value in reversed((patterns or {}).items()):
+        values |= dict.fromkeys(matching(pattern, targets, what), value)
+    return values
+
+
 def _output_head(model):
     try:
         return model.get_output_embeddings()

@@ -7,13 +7,14 @@ import pytest
 import build
 
 PACKAGE = build.ROOT / "lora_mini"
-GROUND = {"svd", "step", "lora", "targets", "copies", "ledger"}
+GROUND = {"svd", "step", "lora", "targets", "copies", "ledger", "refusals"}
 MAY = {  # a room or file: what of lora_mini it may import
     **{name: GROUND for name in GROUND},
     "world": {"world"},
     "model": GROUND,
     "variants": GROUND,
     "audit": GROUND | {"model", "variants"},
+    "adapters": GROUND | {"model", "variants", "adapters"},
     "desk": GROUND | {"desk"},
     "lab": GROUND | {"model", "variants", "world", "desk", "lab", ""},
     "checks": GROUND | {"desk", "checks", "audit", "world", ""},

@@ -7,12 +7,17 @@ import build
 README = (build.ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_example_runs_and_its_comments_are_right():
-    code = re.search(r"```python\n(.+?)```", README, re.S)[1]
+def test_the_examples_run_and_their_comments_are_right(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, more = re.findall(r"```python\n(.+?)```", README, re.S)
     seen = {}
     exec(code.replace("lm.attach(", "adapted = lm.attach("), seen)
     assert seen["adapted"] == ["0"] and seen["count"] == 2 * (6 + 8) == 28
     assert [type(m).__name__ for m in seen["model"]] == ["Linear", "ReLU", "Linear"]
+    exec(more, seen)
+    assert "legal-v1: 2 layers, 52 numbers, are the active adapter 'again'" in \
+        capsys.readouterr().out
+    assert seen["adapters"].names(seen["model"]) == ["legal", "again", "both"]
 
 
 def test_the_table_of_modules_is_complete_and_its_sizes_are_right_to_a_quarter():

@@ -1,0 +1,194 @@
+"""Several adapters on one model, each under a name, one of them active.
+
+An adapter that is not active stands on a shelf beside the model, `model._shelf`: out of its
+modules, its parameters and its `state_dict`. To switch is to put other layers in the same places.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from lora_mini.copies import TrainedCopy
+from lora_mini.lora import LoRALinear
+from lora_mini.model import attach
+from lora_mini.refusals import allow_saving, refuse_saving
+
+
+@dataclass
+class Shelf:
+    """active: a name or None. adapters: {name: {module name: LoRALinear or TrainedCopy}}."""
+
+    active: str | None = None
+    adapters: dict = field(default_factory=dict)
+
+
+def names(model):
+    """The names of all adapters of a model, in the order in which they came."""
+    return list(shelf(model).adapters)
+
+
+def active(model):
+    """The name of the adapter that acts, or None."""
+    return shelf(model).active
+
+
+def add(model, name, target_modules, rank, alpha, **options):
+    """As `attach`, under a name, beside what is there; it becomes the active one.
+
+    Returns the names of the adapted layers. Raises as `attach` does, and ValueError if the name is
+    taken or the active adapter is merged; the model then is as it was.
+    """
+    held = shelf(model)
+    check_new(held, name)
+    refuse_merged(model)
+    before, was = model.__dict__.pop("_trainable_before", None), held.active
+    park(model)
+    try:
+        taken = attach(model, target_modules, rank, alpha, **options)
+    except BaseException:
+        _keep(model, before)
+        switch(model, was)
+        raise
+    _keep(model, before)  # what was trainable before the first adapter, not before this one
+    held.adapters[name], held.active = wrappers(model), name
+    return taken
+
+
+def switch(model, name):
+    """Let another adapter act, or with None the base alone. Nothing is copied.
+
+    Raises ValueError for a name that there isn't, or if a layer of the base has been replaced
+    since; the model then is as it was.
+    """
+    held = shelf(model)
+    if name == held.active:
+        return
+    coming = {} if name is None else pick(held, name)
+    bare = modules_of_base(model)
+    for where, wrapper in coming.items():
+        if bare.get(where) is not within(wrapper):
+            raise ValueError(f"adapter {name!r} belongs to a layer {where!r} that is no longer "
+                             "there: it was replaced since, by a final merge for instance. Load "
+                             "the adapter from its file into this model")
+    park(model)
+    if coming:
+        _take_hold(model)
+    for where, wrapper in coming.items():
+        inner = within(wrapper)
+        for weight in inner.parameters():
+            wrapper.to(weight.device)
+            break
+        place(model, where, wrapper.train(inner.training))
+    held.active = name
+    (refuse_saving if coming else allow_saving)(model)
+
+
+def remove(model, name):
+    """Take an adapter off for good; with the last one the model is as before the first.
+
+    Raises ValueError for a name that there isn't.
+    """
+    held = shelf(model)
+    pick(held, name)
+    if held.active == name:
+        park(model)
+        allow_saving(model)
+    del held.adapters[name]
+    if not held.adapters and "_trainable_before" in model.__dict__:
+        for parameter, trains in model.__dict__.pop("_trainable_before").items():
+            model.get_parameter(parameter).requires_grad_(trains)
+
+
+def shelf(model):
+    """The Shelf of a model. What `attach` put on by itself stands there as "default"."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model, an nn.Module, got {type(model).__name__}")
+    held = model.__dict__.setdefault("_shelf", Shelf())
+    found = wrappers(model)
+    if held.active and set(map(id, found.values())) != set(
+            map(id, held.adapters[held.active].values())):
+        del held.adapters[held.active]  # detached, or merged for good, since
+        held.active = None
+    if found and not held.active:
+        if "default" in held.adapters:
+            raise ValueError("attach was called beside an adapter 'default' that is not active: "
+                             "detach(model), then use add(model, name, ...)")
+        held.adapters["default"], held.active = found, "default"
+    return held
+
+
+def pick(held, name):
+    """The wrappers of one adapter, by module name; ValueError if there is none of that name."""
+    if name not in held.adapters:
+        raise ValueError(f"there is no adapter {name!r}: the model has "
+                         f"{', '.join(map(repr, held.adapters)) or 'none'}")
+    return held.adapters[name]
+
+
+def check_new(held, name):
+    """Raise unless a new adapter may have this name."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"an adapter's name must be a text, got {name!r}")
+    if name in held.adapters:
+        raise ValueError(f"the model has an adapter {name!r} already: take another name, or "
+                         f"remove(model, {name!r}) first")
+
+
+def refuse_merged(model):
+    """Raise ValueError if the active adapter is merged."""
+    if any(w.merged for w in wrappers(model).values() if isinstance(w, LoRALinear)):
+        raise ValueError("the active adapter is merged, so that the model looks like a base and is "
+                         "none: call unmerge(model) first")
+
+
+def park(model):
+    """Put the base's own modules back; what was active stays on the shelf."""
+    for where, wrapper in wrappers(model).items():
+        place(model, where, within(wrapper))
+    shelf_ = model.__dict__.get("_shelf")
+    if shelf_:
+        shelf_.active = None
+
+
+def wrappers(model):
+    """{module name: LoRALinear or TrainedCopy} of what is attached now."""
+    return {name: m for name, m in model.named_modules(remove_duplicate=False)
+            if isinstance(m, (LoRALinear, TrainedCopy))}
+
+
+def within(wrapper):
+    """The base's own module inside a wrapper."""
+    return wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original
+
+
+def modules_of_base(model):
+    """{name: module} of the model without its adapter."""
+    attached = wrappers(model)
+    inside = tuple(f"{name}." for name in attached)
+    found = {name: m for name, m in model.named_modules(remove_duplicate=False)
+             if not name.startswith(inside)} if inside else dict(
+                 model.named_modules(remove_duplicate=False))
+    for name, wrapper in attached.items():
+        inner = within(wrapper)
+        found |= {f"{name}.{child}" if child else name: m
+                  for child, m in inner.named_modules(remove_duplicate=False)}
+    return found
+
+
+def place(model, name, module):
+    """Put a module in the place of that name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def _keep(model, before):
+    if before is not None:
+        model._trainable_before = before
+
+
+def _take_hold(model):
+    """Freeze the base, and note what was trainable, unless that was done."""
+    if "_trainable_before" not in model.__dict__:
+        model._trainable_before = {name: p.requires_grad for name, p in
+                                   model.named_parameters(remove_duplicate=False)}
+        model.requires_grad_(False)
