@@ -8,7 +8,7 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini.desk import checks
-from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09
+from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10
 from lora_mini.world import train
 
 stripes = np.where(np.arange(256) // 8 % 2 == 1, 40.0, 0.0)
@@ -140,6 +140,23 @@ def in_place(layer):
 
 def branch(layer, x):
     return layer.scaling * F.linear(F.linear(x, layer.lora_A), layer.lora_B)
+
+
+def scale_of(config):
+    return config["lora_alpha"] / (config["r"]**0.5 if config["use_rslora"] else config["r"])
+
+
+def side_by_side(factor):
+    return lambda A1, B1, s1, w1, A2, B2, s2, w2: (np.concatenate([A1, A2]), np.concatenate(
+        [factor(s1, w1) * B1, factor(s2, w2) * B2], axis=1))
+
+
+def distance(scaled=True, over="first"):
+    def apart(A1, B1, s1, A2, B2, s2):
+        one, two = (s1 if scaled else 1) * B1 @ A1, (s2 if scaled else 1) * B2 @ A2
+        norms = {"first": np.linalg.norm(one), "second": np.linalg.norm(two), None: 1}
+        return np.linalg.norm(one - two) / norms[over]
+    return apart
 
 
 def cut(base=1.0):
@@ -370,6 +387,29 @@ CASES = [  # a check, an answer, and what it must say
         j for j in range(U.shape[1]) if np.abs(U0.T @ U)[j].max() < t], "at the columns of U"),
     (nb08.check_newcomers, lambda U0, U, t: np.flatnonzero(
         np.abs(U0.T @ U).max(axis=0) < 0.6), "a cosine of 0.8"),
+    (nb10.check_update, lambda A, B, c: scale_of(c) * B @ A, "solved"),
+    (nb10.check_update, lambda A, B, c: 2 * B @ A, "where does the 2 come from"),
+    (nb10.check_update, lambda A, B, c: B @ A, "without any scale"),
+    (nb10.check_update, lambda A, B, c: c["lora_alpha"] * B @ A, "was not divided"),
+    (nb10.check_update, lambda A, B, c: c["lora_alpha"] / c["r"]**0.5 * B @ A, "only rsLoRA does"),
+    (nb10.check_update, lambda A, B, c: c["lora_alpha"] / c["r"] * B @ A, "right for LoRA"),
+    (nb10.check_update, lambda A, B, c: (B @ A).T, "has the shape (d_out, d_in)"),
+    (nb10.check_update, lambda A, B, c: 7 * B @ A, "the number of A's rows"),
+    (nb10.check_concat, side_by_side(lambda s, w: s * w), "solved"),
+    (nb10.check_concat, side_by_side(lambda s, w: 1), "weights and the scales are missing"),
+    (nb10.check_concat, side_by_side(lambda s, w: w), "the scales s1 and s2 are not"),
+    (nb10.check_concat, side_by_side(lambda s, w: s), "the weights w1 and w2 are not"),
+    (nb10.check_concat, side_by_side(lambda s, w: (s * w)**2), "they count twice"),
+    (nb10.check_concat, lambda *a: side_by_side(lambda s, w: s * w)(*a)[::-1], "A first, then B"),
+    (nb10.check_concat, lambda A1, B1, *a: (A1, B1), "the rows of both"),
+    (nb10.check_concat, lambda *a: [1, 2, 3], "return two arrays"),
+    (nb10.check_concat, side_by_side(lambda s, w: 9), "must be w1 s1"),
+    (nb10.check_apart, distance(), "solved"),
+    (nb10.check_apart, lambda A1, B1, s1, A2, B2, s2: np.linalg.norm(A1 - A2), "not the factors"),
+    (nb10.check_apart, distance(scaled=False), "a scale of 2 and one of 1"),
+    (nb10.check_apart, distance(over="second"), "the norm of the first update"),
+    (nb10.check_apart, distance(over=None), "divide it by the norm"),
+    (nb10.check_apart, lambda *a: distance()(*a)**2, "over the norm of the first one"),
 ]
 
 

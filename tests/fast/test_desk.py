@@ -356,7 +356,11 @@ def test_from_stopped_runs_nothing_is_settled_seen_or_judged(home, capsys):
 GOOD = {"C1": ("base_unchanged", "only_factors_moved", "in_place_round_trip_exact"),
         "C2": ("update_has_at_most_rank_r", "fewer_numbers", "dense_update_has_at_most_rank_r"),
         "C19": ("suit_untouched", "patch_is_thin", "patch_only_at_named_layers",
-                "few_places_inside_a_layer")}
+                "few_places_inside_a_layer"),
+        "C6": ("one_base_for_all", "swapped_below_a_second", "merged_it_takes_no_more_operations",
+               "merged_it_still_serves_other_adapters"),
+        "C16": ("same_weights_give_the_same_bytes", "a_small_part_of_the_base",
+                "a_line_diff_shows_what_changed")}
 
 
 @pytest.mark.parametrize("claim", GOOD)

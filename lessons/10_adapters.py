@@ -1,0 +1,596 @@
+# %% [markdown]
+# # 10. Save, swap and blend adapters
+#
+# An adapter is a small file. People swap it, serve it, blend it, and put it under version control. You will
+# do all of that, and see what gets lost without a word when it is done carelessly.
+#
+# At the end of this notebook you will be able to
+# - **save** an adapter, load it, and find what was lost when it does nothing;
+# - **switch** between adapters on one base, and give each row of a batch its own;
+# - **blend** two adapters, and say why adding factors is not adding updates;
+# - **compare** two versions of an adapter by what they do (second reading).
+#
+# You need notebooks 04 and 06. About 70 minutes to study; the core path about 45, the rest is marked as a
+# second reading.
+
+# %% [markdown]
+# **Three questions before you start.** Answer aloud, then unfold.
+#
+# <details><summary>1. What does LoRA add to a weight matrix? (03)</summary>
+#
+# The update $s B A$, with the scale $s = \alpha / r$.
+# </details>
+# <details><summary>2. What does a merged layer do differently? (04)</summary>
+#
+# It acts with one matrix, $W + s B A$. Its base stays beside it, untouched.
+# </details>
+# <details><summary>3. Which matrix of rank r lies nearest to a given one? (02)</summary>
+#
+# Its truncated SVD.
+# </details>
+
+# %%
+import json
+import time
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+import lora_mini as lm
+from lora_mini import adapters
+
+# %%
+from lora_mini.desk import bet, expect, settle, show, verdict
+from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
+from lora_mini.desk.sliders import CurveSlider
+from lora_mini.lab import contrasts, trials
+from lora_mini.world import base, measure, text, town, train
+from lora_mini.world.make_base import make_base
+from lora_mini.world.styles import register
+
+model = base.load_base(path=base.SHIPPED)
+folder = Path("adapters of notebook 10")  # beside this notebook
+STYLES = {"legal": register("legal"), "medical": register("medical")}
+
+# %% [markdown]
+# ## Two jobs, two files
+# Tune LoRA at rank 8 for the legal register, and apart from it for the medical one, each from the same base.
+# Save what was learned, and nothing else.
+
+# %% tags=["measured"]
+tests = {name: trials.frames(style, 64, 40, "test") for name, style in STYLES.items()}
+tuned, paid = {}, {}
+with train.together() as two:  # the stop button ends both
+    for name, style in STYLES.items():
+        tuned[name], _ = trials.tune(model, "LoRA r=8", style, 3e-3, seed=40, report=False)
+        paid[name] = measure.excess(tuned[name], tests[name]).total
+        adapters.save(tuned[name], folder / name)
+        print(f"{name:8s} excess {paid[name]:.4f}")
+
+# %%
+expect("both fit: an excess below a fiftieth of a nat", max(paid.values()) < 0.02, of=two)
+
+# %%
+written = load_file(folder / "legal" / "adapter_model.safetensors")
+for key in list(written)[:2]:
+    print(f"{key.removeprefix('base_model.model.')}  {tuple(written[key].shape)}")
+print(f"... {len(written)} tensors, {sum(t.numel() for t in written.values()):,} numbers")
+
+# %% [markdown]
+# (In the file each name begins with `base_model.model.`, as in PEFT's: the course writes PEFT's format.) But
+# $B A$ alone is not the update. The rest stands in a second file:
+
+# %%
+config = json.loads((folder / "legal" / "adapter_config.json").read_text())
+print({key: config[key] for key in ("r", "lora_alpha", "use_rslora", "use_dora")})
+
+# %% [markdown]
+# ### Bets 1 to 3
+# 1. How large are both files together, in percent of the base's file?
+# 2. A common way to load is `model.load_state_dict(tensors, strict=False)`. Somebody's file says
+#    `k_proj.lora_b` where the model says `k_proj.lora_B`, for all layers. What do you get: `"an error"`,
+#    `"random words"`, or `"the base"`?
+# 3. The second file gets lost, and somebody takes a scale of 1. It was 2. How many times the excess in the
+#    legal register does the model pay?
+
+# %%
+bet("10 percent of the base's bytes", guess=None)
+bet("10 a renamed factor", guess=None, choices=("an error", "random words", "the base"))
+bet("10 times the excess without the scale", guess=None)
+
+# %%
+sizes = [file.stat().st_size for file in sorted((folder / "legal").iterdir())]
+
+# %%
+settle("10 percent of the base's bytes", round(100 * sum(sizes) / base.SHIPPED.stat().st_size, 1),
+       unit="percent")
+
+# %% [markdown]
+# ## Three silent losses
+# ### A renamed factor
+
+# %%
+other = base.load_base(path=base.SHIPPED)
+lm.attach(other, "all-linear", rank=8, alpha=16)
+renamed = {key.removeprefix("base_model.model.").replace("lora_A.weight", "lora_a")
+           .replace("lora_B.weight", "lora_b"): t for key, t in written.items()}
+left_over = other.load_state_dict(renamed, strict=False)
+tokens = text.batch(town.sample_frames(4, seed=1), STYLES["legal"]).tokens.to(train.device())
+with torch.no_grad():
+    as_base = torch.equal(other(tokens), model(tokens))
+print("no error; its outputs are the base's, bit for bit:", as_base)
+print(f"PyTorch has returned {len(left_over.unexpected_keys)} unexpected keys; nobody looked")
+
+# %%
+settle("10 a renamed factor", "the base" if as_base else "random words")
+
+# %% [markdown]
+# Nothing was loaded. $B$ still is zero, so the model is its base: it speaks well, and not a word of law.
+#
+# ### A lost scale
+
+# %% tags=["measured"]
+unscaled = base.load_base(path=base.SHIPPED)
+adapters.load(unscaled, folder / "legal")
+lm.set_strength(unscaled, 0.5)  # a scale of 1 in place of 2
+halved = measure.excess(unscaled, tests["legal"]).total
+print(f"excess {halved:.4f}, with its scale {paid['legal']:.4f}")
+settle("10 times the excess without the scale", halved / paid["legal"], unit="times", of=two)
+
+# %%
+expect("it pays three times as much or more", halved > 3 * paid["legal"], of=two)
+
+# %% [markdown]
+# ### Another base
+# A file of factors fits any base of the same shape. So train one, with another start, for 300 steps:
+
+# %% tags=["measured"]
+stranger, history = make_base("laptop", steps=300, seed=7)
+alone = measure.excess(stranger, tests["legal"]).total
+adapters.load(stranger, folder / "legal", any_base=True)  # we insist
+strange = measure.excess(stranger, tests["legal"]).total
+print(f"another base on the legal register: {alone:.1f} nats; with our adapter {strange:.1f}")
+
+# %%
+expect("the adapter is of no use there: more than a nat", strange > 1, of=history)
+
+# %% [markdown]
+# No error in any of the three, and each could be found. A loader can compare *names*, *shapes* and *ranks*
+# before it touches the model. It can read the scale from the same folder. And it can know the base: `save`
+# writes a *fingerprint* into the file, a short number made from all weights of the base.
+#
+# What does `adapters.load` say?
+
+# %%
+def attempt(spoil, target=None):  # spoil a copy of the files, load it, print the answer
+    spoiled = folder / "spoiled"
+    adapters.save(tuned["legal"], spoiled)
+    tensors, about = load_file(spoiled / "adapter_model.safetensors"), dict(config)
+    tensors = spoil(tensors, about) or tensors
+    save_file(tensors, spoiled / "adapter_model.safetensors")
+    (spoiled / "adapter_config.json").write_text(json.dumps(about))
+    try:
+        adapters.load(target or base.load_base(path=base.SHIPPED), spoiled)
+    except ValueError as error:
+        print(fill(str(error).partition(": ")[2], 78), "\n")
+
+
+attempt(lambda tensors, about: {k.replace("lora_B", "lora_b"): t for k, t in tensors.items()})
+attempt(lambda tensors, about: about.update(r=16))
+attempt(lambda tensors, about: about.update(init_lora_weights="pissa"))
+
+# %%
+try:
+    adapters.load(make_base("laptop", steps=1, seed=7)[0], folder / "legal")
+except ValueError as error:
+    print(fill(str(error).replace(str(folder / "legal"), "legal").partition(" (its")[0] + " ...", 78))
+
+# %% [markdown]
+# After each refusal the model is as it was. And when it works, there is one sentence to read:
+
+# %%
+def free(name):  # also when a cell is run again
+    if name in adapters.names(model):
+        adapters.remove(model, name)
+    return name
+
+
+for name in STYLES:
+    report = adapters.load(model, folder / name, free(name))
+    print(fill(str(report).partition(": ")[2], 78))
+
+# %% [markdown]
+# ### Exercise 1: find the bug, 4 minutes (second reading)
+# `update` rebuilds what a file adds to one matrix. It works for many files. For which not? `config` is a
+# dictionary as above; rsLoRA divides by the root of the rank.
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb10 import check_update
+
+
+def update(A, B, config):  # A (r, d_in), B (d_out, r)
+    # <stub>
+    # return 2 * B @ A
+    # </stub>
+    # <solution>
+    rank = len(A)
+    scale = config["lora_alpha"] / (rank**0.5 if config["use_rslora"] else rank)
+    return scale * B @ A
+    # </solution>
+
+
+check_update(update)
+
+# %% [markdown]
+# ## One base, several adapters
+# The model now holds two, and one of them acts. To switch is to put other small layers in the same places.
+
+# %%
+frame = town.sample_frames(1, seed=5, split="test")[0]
+
+
+def say(name):
+    adapters.switch(model, name)
+    start = torch.tensor([text.encode(town.prompt(frame, STYLES["legal"]))], device=train.device())
+    return text.decode(model.generate(start, 30)[0].tolist())
+
+
+for name in ("legal", "medical", None):
+    print(fill(f"{name or 'the base':9s}{say(name)}", 78, subsequent_indent=" " * 9))
+
+# %% [markdown]
+# The prompt was the same each time. What does a switch cost, beside a second model?
+
+# %%
+def milliseconds(act, rounds=9):
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        act()
+        times.append(1000 * (time.perf_counter() - start))
+    return median(times)
+
+
+def swap():
+    adapters.switch(model, "legal")
+    adapters.switch(model, "medical")
+
+
+def from_file():
+    adapters.load(model, folder / "legal", free("again"))
+
+
+# %% tags=["measured"]
+spent = {"switch": milliseconds(swap) / 2, "load an adapter": milliseconds(from_file),
+         "load the base": milliseconds(lambda: base.load_base(path=base.SHIPPED))}
+free("again")
+for what, ms in spent.items():
+    print(f"{what:16s}{ms:8.2f} ms")
+
+# %%
+expect("a switch takes less than a tenth of the time of loading the base",
+       spent["switch"] < 0.1 * spent["load the base"])
+
+# %% [markdown]
+# ### Each row its own
+# Requests for different jobs come at once. Nobody wants to wait until a batch is full of one kind. LoRA can
+# mix them: the base's product is the same for all rows, and each row adds its own thin one (Chen et al.
+# 2023, *Punica*; Sheng et al. 2023, *S-LoRA*). That is what merging gives away.
+
+# %%
+order = ["medical", None, "legal", "medical"]
+starts = torch.tensor([text.encode(town.prompt(f, STYLES["legal"])) for f in town.sample_frames(4, seed=6)],
+                      device=train.device())
+with adapters.rows(model, order):
+    answers = [text.decode(row) for row in model.generate(starts, 30).tolist()]
+for name, said in zip(order, answers, strict=True):
+    print(fill(f"{name or 'the base':9s}{said}", 78, subsequent_indent=" " * 9))
+
+# %%
+one_by_one = []
+for i, name in enumerate(order):
+    adapters.switch(model, name)
+    one_by_one.append(text.decode(model.generate(starts[i:i + 1], 30)[0].tolist()))
+print("the same, one by one:", answers == one_by_one)
+
+# %% [markdown]
+# ## Blends
+# A half lawyer, half doctor? The blend of two updates, with weights $w_1$ and $w_2$, is
+#
+# $$\Delta W = w_1 s_1 B_1 A_1 + w_2 s_2 B_2 A_2 \qquad (d_{out}, d_{in}).$$
+#
+# Tempting is to average the factors: $\tfrac12 (B_1 + B_2) \cdot \tfrac12 (A_1 + A_2)$. Multiply it out:
+# besides $B_1 A_1$ and $B_2 A_2$ come $B_1 A_2$ and $B_2 A_1$, which nobody has trained. PEFT's merge of
+# the name *linear* takes the roots of the weights, so that the first two come out right; the other two are
+# there as well.
+#
+# Exact is to set the factors side by side.
+#
+# ### Exercise 2: complete (5 minutes)
+# Return $A$ and $B$ of *one* adapter, with a scale of 1, whose update is the sum above. `A1` is (r1, d_in),
+# `B1` (d_out, r1), and so on; the ranks may differ. (`np.concatenate` takes a list and an `axis`.)
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb10 import check_concat
+
+
+def concat(A1, B1, s1, w1, A2, B2, s2, w2):
+    # <solution>
+    return np.concatenate([A1, A2]), np.concatenate([w1 * s1 * B1, w2 * s2 * B2], axis=1)
+    # </solution>
+
+
+check_concat(concat)
+
+# %% [markdown]
+# So ranks add up, 8 and 8 to 16. To go back to 8, truncate the sum by an SVD. How far is each way from the
+# sum, and what does it do to the two registers?
+
+# %% tags=["measured"]
+def updates_now():
+    return {n: m.update().detach() for n, m in model.named_modules() if isinstance(m, lm.LoRALinear)}
+
+
+each = {}
+for name in STYLES:
+    adapters.switch(model, name)
+    each[name] = updates_now()
+exact = {n: 0.5 * each["legal"][n] + 0.5 * each["medical"][n] for n in each["legal"]}
+off, blended = {}, {}
+for method, rank in (("concat", None), ("svd", 8), ("svd", 4), ("linear", None)):
+    label = f"{method}, rank {rank}" if rank else method
+    adapters.blend(model, {"legal": 0.5, "medical": 0.5}, free("half"), method, rank)
+    found = updates_now()
+    off[label] = sum((found[n] - X).norm() ** 2 for n, X in exact.items()) / sum(
+        X.norm() ** 2 for X in exact.values())
+    blended[label] = [measure.excess(model, tests[name]).total for name in STYLES]
+    free("half")
+    print(f"{label:12s} off by {100 * off[label] ** 0.5:5.1f} percent; excess legal {blended[label][0]:.3f}, "
+          f"medical {blended[label][1]:.3f}")
+
+# %%
+expect("side by side the factors give the sum, to rounding", off["concat"] < 1e-8, of=two)
+expect("PEFT's linear merge is off by more than half", off["linear"] > 0.25, of=two)
+expect("and pays more on both registers than the sum", all(
+    a > b for a, b in zip(blended["linear"], blended["concat"], strict=True)), of=two)
+
+# %% [markdown]
+# The exact blend does both registers halfway. One prompt can't ask for one of two registers, so even a
+# perfect blend would have to toss a coin at the beginning: $\log 2$ nats a sentence, 0.03 a token. It pays
+# more.
+#
+# Drag from medical to legal. The axis is the sum of both weights; below it stands what the blend says at a
+# sum of 1.
+
+# %% tags=["measured"]
+SHARES, SUMS, FEW = tuple(range(0, 101, 10)), (0.5, 0.75, 1.0, 1.25, 1.5), 24
+few = {name: trials.frames(style, FEW, 41, "test") for name, style in STYLES.items()}
+curves, captions = [], []
+for share in SHARES:
+    curves.append({name: [] for name in STYLES})
+    for total in SUMS:
+        weights = {"legal": total * share / 100, "medical": total * (1 - share / 100)}
+        adapters.blend(model, weights, free("now"))
+        for name in STYLES:
+            curves[-1][name].append(max(measure.excess(model, few[name]).total, 1e-4))
+        if total == 1:
+            captions.append(f"{share} percent legal: {say('now')}")
+        free("now")
+CurveSlider(SHARES, SUMS, curves, "Excess in both registers over the sum of the weights, from all medical to "
+            "all legal; in the middle both lie at a few tenths of a nat.", name="percent legal",
+            xlabel="sum of the weights", ylabel="excess, nats per token", captions=captions, start=5)
+
+# %%
+expect("at the ends one register is learned and the other not, by a factor of a hundred",
+       100 * curves[-1]["legal"][2] < curves[0]["legal"][2]
+       and 100 * curves[0]["medical"][2] < curves[-1]["medical"][2], of=two)
+
+# %% [markdown]
+# ## Two versions of one adapter (second reading)
+# Put an adapter under version control, as if it were code. What can a *diff* show? Take any $r \times r$
+# matrix $M$ that has an inverse. Then
+#
+# $$(B M)(M^{-1} A) = B A.$$
+#
+# So one update has endlessly many pairs of factors.
+
+# %%
+torch.manual_seed(0)
+A, B = tuned["legal"].blocks[0].up_proj.lora_A.detach(), tuned["legal"].blocks[0].up_proj.lora_B.detach()
+M = torch.randn(8, 8, dtype=torch.float64)
+A2, B2 = torch.linalg.solve(M, A.double()), B.double() @ M
+print(f"numbers that differ: {100 * (B2 != B).double().mean():.0f} percent of B; "
+      f"norm of B changed: {(B2.norm() / B.norm() != 1).item()}")
+print(f"the update differs by {(B2 @ A2 - B.double() @ A.double()).norm() / (B @ A).norm():.0e} of its norm")
+
+# %% [markdown]
+# A line diff calls that a rewrite; for the model it is nothing. And the other way round: after one more
+# training step nearly all digits differ a little, and the model is nearly the same. What can be compared:
+# - a *hash* of the file says whether two files are the same bytes (ours are, for the same weights);
+# - the difference of the *updates*, over their norm, says how far two versions are apart;
+# - the *outputs* on examples of yours say whether that matters.
+#
+# ### Exercise 3: find the bug (4 minutes)
+# `apart` should say how far two versions of a layer are apart, in shares of the first update's norm.
+
+# %% tags=["exercise"]
+from lora_mini.desk.checks.nb10 import check_apart
+
+
+def apart(A1, B1, s1, A2, B2, s2):
+    # <stub>
+    # return np.linalg.norm(A1 - A2) / np.linalg.norm(A1)
+    # </stub>
+    # <solution>
+    one, two = s1 * B1 @ A1, s2 * B2 @ A2
+    return np.linalg.norm(one - two) / np.linalg.norm(one)
+    # </solution>
+
+
+check_apart(apart)
+
+# %%
+again = folder / "again"
+adapters.save(tuned["legal"], again)
+same_bytes = all((again / file.name).read_bytes() == file.read_bytes()
+                 for file in (folder / "legal").iterdir())
+print("saved again, the same bytes:", same_bytes)
+
+# %% [markdown]
+# ## The same in PEFT (second reading)
+# What you wrote by hand in 03, 04 and 06, with Hugging Face's PEFT:
+#
+# ```python
+# from peft import LoraConfig, PeftModel, get_peft_model
+#
+# config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")   # lm.attach
+# model = get_peft_model(model, config)
+# ...                                                                    # the loop of 06
+# model.save_pretrained("legal")                                         # adapters.save
+# model = PeftModel.from_pretrained(base, "legal")                       # adapters.load
+# model.load_adapter("medical", "medical"); model.set_adapter("medical") # adapters.switch
+# model = model.merge_and_unload()                                       # lm.merge(model, keep_base=False)
+# ```
+#
+# If PEFT is installed, the next cell lets it read our file, and us read its. How far are the logits apart?
+
+# %% tags=["measured"]
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    try:
+        import peft
+    except ImportError:
+        peft = None
+gaps, here = {"PEFT reads ours": None, "we read PEFT's": None}, tokens.cpu()
+if peft:
+    mine, bare, back = (base.load_base("cpu", base.SHIPPED) for _ in range(3))
+    adapters.load(mine, folder / "legal")
+    read = peft.PeftModel.from_pretrained(bare, folder / "legal").eval()
+    read.save_pretrained(folder / "from PEFT")
+    adapters.load(back, folder / "from PEFT")
+    with torch.no_grad():
+        gaps = {what: (theirs(here) - mine(here)).abs().max().item()
+                for what, theirs in zip(gaps, (read, back), strict=True)}
+print({what: "PEFT is not installed" if gap is None else f"{gap:.0e}" for what, gap in gaps.items()})
+
+# %%
+verdict("C15", peft_reads_ours=None if peft is None else gaps["PEFT reads ours"] < 1e-4,
+        we_read_pefts=None if peft is None else gaps["we read PEFT's"] < 1e-4)
+
+# %% [markdown]
+# ## An adapter out of a tuned model (second reading)
+# Somebody fine-tuned a model in full and shares only that. Subtract the base, and cut the difference to a
+# rank: that is an adapter (mergekit calls it *extraction*). 02 and 08 come together. Here all matrices of
+# the blocks were tuned in full, and nothing else:
+
+# %% tags=["measured"]
+rate = contrasts.cell("arms", arm="blocks", new=0, examples=256)["best"]
+with train.together() as one:
+    whole, _ = trials.tune(base.load_base(path=base.SHIPPED), "blocks", STYLES["legal"], rate, seed=40,
+                           report=False)
+full_pays = measure.excess(whole, tests["legal"]).total
+RANKS, pays, share = (1, 2, 4, 8, 16, 32), [], []
+for rank in RANKS:
+    target = base.load_base(path=base.SHIPPED)
+    kept, rest = adapters.extract(target, whole, rank)
+    pays.append(measure.excess(target, tests["legal"]).total)
+    share.append(sum(kept.values()) / len(kept))
+    print(f"rank {rank:2d}: {100 * share[-1]:5.1f} percent of the energy, excess {pays[-1]:.4f}")
+print(f"tuned in full: {full_pays:.4f}; what else moved: {rest}")
+
+# %%
+expect("nothing else moved", rest == [], of=one)
+expect("at rank 16 it pays at most half as much again as the tuned model", pays[4] < 1.5 * full_pays, of=one)
+
+# %% tags=["measured"]
+fig, ax = axes(5.4, 2.9)
+ax.plot(range(len(RANKS)), pays, "o-", color=SECOND, label="extracted")
+ax.axhline(full_pays, color=THIRD, ls="--", label="tuned in full")
+ax.plot(RANKS.index(8), paid["legal"], "s", color=ACCENT, ms=8, label="LoRA, trained at 8")
+ax.set_xticks(range(len(RANKS)), RANKS)
+ax.set(yscale="log", xlabel="rank", ylabel="excess, nats per token")
+ax.grid(color=GREY, alpha=0.2)
+ax.legend(fontsize=8)
+show(fig, "Measured. The same job: an adapter cut out of full fine-tuning, and one that was trained at rank "
+          "8.",
+     alt="The excess of the extracted adapter falls with its rank, from a tenth of a nat or more at rank 1 "
+         "to that of the model tuned in full at rank 16.")
+one_more = pays[0]
+
+# %%
+expect("at rank 1 it pays more than a tenth of a nat", one_more > 0.1, of=one)
+
+# %% [markdown]
+# ## What people say
+# **Swapped in seconds, one base, no latency once merged.** Here are the facts: no tensor of the base is
+# held twice; the switch; and how many operations a forward pass takes, merged and not.
+
+# %% tags=["measured"]
+def operations(acting):  # of all matrix products of a forward pass
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        acting(tokens)
+    return counter.get_total_flops()
+
+
+adapters.switch(model, "legal")
+owners = {id(p) for p in model.parameters() if not p.requires_grad}
+adapters.switch(model, "medical")
+shared = {id(m.base.weight) for m in model.modules() if isinstance(m, lm.LoRALinear)} <= owners
+split = operations(model)
+lm.merge(model)
+merged = operations(model)
+lm.unmerge(model)
+bare = operations(base.load_base(path=base.SHIPPED))
+print(f"operations: the base {bare:,}, merged {merged:,}, apart {split:,}")
+
+# %%
+verdict("C6", one_base_for_all=shared, swapped_below_a_second=spent["switch"] < 1000,
+        merged_it_takes_no_more_operations=merged == bare,
+        merged_it_still_serves_other_adapters=False)
+
+# %% [markdown]
+# (The last fact is no measurement: a merged weight is one matrix. `adapters.rows` refuses it.)
+#
+# **Under version control like code.**
+
+# %%
+verdict("C16", same_weights_give_the_same_bytes=same_bytes,
+        a_small_part_of_the_base=sum(sizes) < 0.25 * base.SHIPPED.stat().st_size,
+        a_line_diff_shows_what_changed=False)
+
+# %% [markdown]
+# ## From this town to seven billion
+# - **Size.** Here the adapter is 15 percent of the base, as 8 is much of 64. Rank 16 on all linear layers
+#   of Llama 7B is 40 million numbers: 80 MB in 16 bits, beside 13.5 GB.
+# - **Switch.** Other layers in the same places cost the same there; the file has to be read once. S-LoRA
+#   serves thousands of adapters from one base (Sheng et al. 2023, abstract).
+# - **Base.** Write down which version of which base an adapter belongs to. PEFT's config has the fields
+#   `base_model_name_or_path` and `revision`; nothing compares the weights.
+# - **save_pretrained.** On an adapted Hugging Face model it would write names like `q_proj.base.weight`,
+#   and a reload would fill the layers at random. The course refuses it.
+#
+# ## What you have done
+# - You **saved** adapters, and found three losses that raise no error: a name, a scale, a base.
+# - You **switched** in a fraction of a millisecond per layer, and mixed adapters in one batch.
+# - You **blended** two registers: side by side the factors give the sum; added they give something else.
+# - You **compared** versions by their updates and outputs, since factors are not unique (second reading).
+#
+# **On your own.** Blend legal with *minus* a half of medical. Is it a better lawyer? And average `lora_A`
+# and `lora_B` of two runs that had the same start of $A$ (`trials.tune(..., init=1)`): is the linear merge
+# still as far off?
+#
+# **In practice.** Load with a loader that checks, and test one output after it. Keep the base's version in
+# the adapter's folder. Merge for one job; leave apart for many.
+#
+# **Further reading.**
+# - PEFT's documentation, *Checkpoint format*: which names and fields, and why.
+# - Sheng et al., *S-LoRA* (arXiv 2311.03285, 2023); Chen et al., *Punica* (arXiv 2310.18547, 2023): many
+#   adapters in one batch.
+# - Yadav et al., *TIES-Merging* (arXiv 2306.01708, 2023): what else is done about updates that disagree.
