@@ -70,9 +70,8 @@ class Mixed(nn.Module):
         if self.thin and not dropped and all(w.enabled for w in self.kinds):
             return y + self._updates(x).to(y.dtype)
         for wrapper in self.kinds:
-            own = torch.tensor([i for i, w in enumerate(self.each) if w is wrapper],
-                               device=y.device)
-            y = y.index_copy(0, own, wrapper(x[own], *args, **kwargs))
+            own = torch.tensor([i for i, w in enumerate(self.each) if w is wrapper]).to(y.device)
+            y = y.index_copy(0, own, wrapper(x.index_select(0, own), *args, **kwargs))
         return y
 
     def _updates(self, x):
@@ -85,7 +84,7 @@ class Mixed(nn.Module):
         B = [F.pad(w.scaling * w.lora_B, (0, rank - w.rank)) for w in self.kinds]
         A, B = torch.stack([torch.zeros_like(A[0]), *A]), torch.stack([torch.zeros_like(B[0]), *B])
         at = {id(w): i for i, w in enumerate(self.kinds, 1)}
-        own = torch.tensor([at.get(id(w), 0) for w in self.each], device=x.device)
+        own = torch.tensor([at.get(id(w), 0) for w in self.each]).to(x.device)
         flat = x.reshape(len(x), -1, x.shape[-1]).to(A.dtype)  # (n, T, d_in)
-        thin = flat @ A[own].transpose(1, 2)  # (n, T, r)
-        return (thin @ B[own].transpose(1, 2)).view(*x.shape[:-1], -1)
+        thin = flat @ A.index_select(0, own).transpose(1, 2)  # (n, T, r)
+        return (thin @ B.index_select(0, own).transpose(1, 2)).view(*x.shape[:-1], -1)

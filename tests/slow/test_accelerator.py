@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -50,7 +51,10 @@ def journey(device):
 def report():
     """In the other process: both journeys, the loaded base, and what a forgotten tensor does."""
     import pretend_accelerator
+    import torch
 
+    import lora_mini as lm
+    from lora_mini import adapters
     from lora_mini.lab import inside, trials
     from lora_mini.variants import magnitude_direction
     from lora_mini.world import base, measure, text, town, train
@@ -72,11 +76,39 @@ def report():
         placed = inside.placed(tuned, inside.matrices(tuned))
         return [moved, *measure.excess(placed, test)[:2], *turned, bits / 100]
 
+    def named(device):  # what notebook 10 does
+        model, outputs = base.load_base(device), []
+        tokens = text.batch(town.sample_frames(3), town.STYLES["plain"]).tokens.to(device)
+
+        def seen():
+            with torch.no_grad():
+                outputs.append(model(tokens).abs().mean().item())
+        with tempfile.TemporaryDirectory() as folder:
+            for i, name in enumerate("ab"):
+                torch.manual_seed(i)
+                adapters.add(model, name, ["q_proj", "up_proj"], 2, 5)
+                with torch.no_grad():
+                    for p in lm.trainable_parameters(model)[0].values():
+                        p.add_(torch.randn(p.shape).to(device) / 3)
+                seen()
+            adapters.save(model, folder)
+            outputs.append(str(adapters.load(model, folder, "again")).partition(": ")[2])
+            seen()
+        with adapters.rows(model, ["a", None, "b"]):
+            seen()
+        for method, rank in (("concat", None), ("linear", None), ("svd", 3)):
+            adapters.blend(model, {"a": 0.7, "b": 0.3}, method, method, rank)
+            seen()
+        adapters.switch(model, "a")
+        seen()
+        return [adapters.fingerprint(model), *outputs]
+
     model = base.load_base()  # LORA_MINI_DEVICE says where to
     tokens = text.batch(town.sample_frames(2), town.STYLES["plain"]).tokens
     found = {"cpu": journey("cpu"), "pretend": journey(pretend_accelerator.DEVICE),
              "device": str(train.device()), "base": next(model.parameters()).device.type,
              "trials": [trial("cpu"), trial(pretend_accelerator.DEVICE)],
+             "named": [named("cpu"), named(pretend_accelerator.DEVICE)],
              "opened": [looked("cpu"), looked(pretend_accelerator.DEVICE)],
              "variants": {kind: [trial(device, f"{kind} r=2") for device in
                                  ("cpu", pretend_accelerator.DEVICE)] for kind in trials.KINDS}}
@@ -145,6 +177,13 @@ def test_the_variants_on_the_accelerator_equal_the_cpu(found, kind):
 def test_an_update_opened_on_the_accelerator_equals_the_cpu(found):
     here, there = found["opened"]
     assert there == pytest.approx(here, rel=1e-3)
+
+
+def test_adapters_on_the_accelerator_equal_the_cpu(found):
+    here, there = found["named"]
+    assert len(here) == 10 and here[-1] == pytest.approx(here[1]) != here[2]
+    for one, two in zip(here, there, strict=True):
+        assert two == (one if isinstance(one, str) else pytest.approx(one, rel=1e-4))
 
 
 def test_a_tensor_left_behind_on_the_cpu_is_caught(found):
