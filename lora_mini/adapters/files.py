@@ -137,7 +137,10 @@ def fingerprint(model):
     """
     digest = hashlib.sha256()
     for where, module in sorted(modules_of_base(model).items()):
-        for leaf, parameter in sorted(module.named_parameters(recurse=False)):
+        own = dict(module.named_parameters(recurse=False))
+        if hasattr(module, "dequantize"):  # its weight is no parameter
+            own["weight"] = module.dequantize()
+        for leaf, parameter in sorted(own.items()):
             digest.update(f"{where}.{leaf} {tuple(parameter.shape)}\n".encode())
             if parameter.is_floating_point():
                 parameter = parameter.detach().bfloat16()

@@ -12,6 +12,7 @@ MAY = {  # a room or file: what of lora_mini it may import
     **{name: GROUND for name in GROUND},
     "world": {"world"},
     "model": GROUND,
+    "quant": GROUND,
     "variants": GROUND,
     "audit": GROUND | {"model", "variants"},
     "adapters": GROUND | {"model", "variants", "adapters"},
