@@ -115,7 +115,7 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         "lora_mini/quant.py", "[:len(steps)] + mean", "[:len(steps)]",
         "fast/test_quant.py::test_scales_in_bytes_are_off_by_half_a_step_at_most"),
     "a four-bit base that no fingerprint sees": (
-        "lora_mini/adapters/files.py", 'if hasattr(module, "dequantize"):', "if False:",
+        "lora_mini/adapters/files.py", 'if isinstance(module, nn.Linear) and', "if False and",
         "fast/test_quant.py::test_an_adapter_of_a_four_bit_base_is_saved_and_knows_its_base"),
     "wrong end of the spectrum": (
         SVD, "return U[:, :rank], S[:rank], Vt[:rank]\n\n\ndef low",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save as to_bytes
+from torch import nn
 
 from lora_mini.adapters.reading import CONFIG, PREFIX, TENSORS, read
 from lora_mini.adapters.shelf import (
@@ -138,7 +139,7 @@ def fingerprint(model):
     digest = hashlib.sha256()
     for where, module in sorted(modules_of_base(model).items()):
         own = dict(module.named_parameters(recurse=False))
-        if hasattr(module, "dequantize"):  # its weight is no parameter
+        if isinstance(module, nn.Linear) and hasattr(module, "dequantize"):  # W is no parameter
             own["weight"] = module.dequantize()
         for leaf, parameter in sorted(own.items()):
             digest.update(f"{where}.{leaf} {tuple(parameter.shape)}\n".encode())

@@ -113,6 +113,11 @@ def _config(folder):
     for key, kind in (("rank_pattern", dict), ("alpha_pattern", dict), ("modules_to_save", list)):
         if not isinstance(config.get(key) or kind(), kind):
             raise ValueError(f"{path}: {key} must be a {kind.__name__}, got {config[key]!r}")
+        for pattern in config.get(key) or ():
+            if not isinstance(pattern, str) or len(pattern) > 200 or re.search(r"\)[*+{]", pattern):
+                raise ValueError(f"{path}: {key} holds {pattern!r:.60}; read are names and "
+                                 "patterns of up to 200 characters, without a repeated group, "
+                                 "which could take for ever")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGED):
         raise ValueError(f"{path}: started by {start!r}, which rewrites the base: these factors "
