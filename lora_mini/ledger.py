@@ -1,12 +1,14 @@
 """What training costs in numbers and bytes, counted exactly from the tensors' shapes.
 
-It works on the meta device too, where a model of any size costs nothing. Activations are not
-counted: they depend on the batch, and LoRA does not spare them.
+It works on the meta device too, where a model of any size costs nothing. Activations depend on the
+batch: give one, and they are counted as well.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 
+import torch
 from torch import nn
 
 STATES = {"adam": 2, "adamw": 2, "momentum": 1, "sgd": 0}  # extra numbers per trained parameter
@@ -14,26 +16,32 @@ STATES = {"adam": 2, "adamw": 2, "momentum": 1, "sgd": 0}  # extra numbers per t
 
 @dataclass(frozen=True)
 class Ledger:
-    """Numbers (parameters) and bytes (the rest) of one model in training."""
+    """Numbers (parameters) and bytes (the rest) of one model in training.
+
+    activation_bytes: what autograd keeps for the backward pass of one batch, None without a batch.
+    """
 
     parameters: int
     trainable: int
     weight_bytes: int
     gradient_bytes: int
     optimizer_bytes: int
+    activation_bytes: int | None = None
 
     @property
     def total_bytes(self):
-        """Weights, gradients and optimiser states together."""
+        """Weights, gradients and optimiser states together: what is there at the step."""
         return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
 
 
-def ledger(model, optimizer="adamw"):
+def ledger(model, optimizer="adamw", batch=None):
     """The Ledger of a model as it is now: frozen weights cost their bytes, trainable ones more.
 
     A gradient has its parameter's dtype and so have the optimiser's states: two for Adam and AdamW
     (Kingma and Ba 2015, algorithm 1), one for SGD with momentum, none for SGD. Adam's step counter,
-    one number per tensor, is left out. Tied weights count once.
+    one number per tensor, is left out. Tied weights count once. batch: what the model takes, a
+    tensor, a tuple of arguments or a mapping of named ones; the model is called once, see
+    `activation_bytes`.
     Raises ValueError for another optimiser, TypeError for what is no module.
     """
     if not isinstance(model, nn.Module):
@@ -49,7 +57,30 @@ def ledger(model, optimizer="adamw"):
         weight_bytes=sum(p.numel() * p.element_size() for p in everything),
         gradient_bytes=gradient_bytes,
         optimizer_bytes=STATES[optimizer] * gradient_bytes,
+        activation_bytes=None if batch is None else activation_bytes(model, batch),
     )
+
+
+def activation_bytes(model, batch):
+    """The bytes that autograd keeps between a forward pass over a batch and its backward pass.
+
+    Every piece of memory counts once, however many tensors look at it; parameters and buffers are
+    left out. A loss on top of the outputs adds its own. On the meta device nothing is computed.
+    """
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def note(tensor):
+        memory = tensor.untyped_storage()
+        if memory._cdata not in own:
+            kept[memory._cdata] = memory  # held, so that its number is not given away again
+        return tensor.detach()  # a node that kept its own output would never be freed
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        if isinstance(batch, Mapping):
+            model(**batch)
+        else:
+            model(*(batch if isinstance(batch, tuple) else (batch,)))
+    return sum(memory.nbytes() for memory in kept.values())
 
 
 def lora_parameters(d_out, d_in, rank):

@@ -6,6 +6,8 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini.ledger import ledger, lora_parameters
+from lora_mini.variants import DoRALinear
+from lora_mini.world.gpt import GPT, Config
 
 
 def model():
@@ -72,3 +74,72 @@ def test_what_has_no_parameters_to_count_is_refused():
     for wrong in ((8, 6, -1), (8, 6, 0), (8, 0, 2), (8, 6, 2.0), (8, 6, None)):
         with pytest.raises(ValueError, match="whole numbers from 1 up"):
             lora_parameters(*wrong)
+
+
+# Activations
+
+
+def kept_by_the_graph(output, model):
+    """The same number from the other side: walk the graph, and look at what its nodes hold."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found, todo, seen = {}, [output.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        held = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        held += list(getattr(node, "saved_tensors", ()))
+        for tensor in held:
+            if isinstance(tensor, torch.Tensor) and tensor.dim():  # no number, as in x / 4
+                memory = tensor.untyped_storage()
+                if memory.data_ptr() not in own:
+                    found[memory.data_ptr()] = memory.nbytes()
+        todo += [child for child, _ in node.next_functions]
+    return sum(found.values())
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+
+
+def test_activations_are_counted_as_by_hand():
+    model, x = mlp(), torch.randn(5, 6)
+    assert ledger(model).activation_bytes is None
+    both = 4 * (5 * 6 + 5 * 8)  # x for the first layer, tanh's output for itself and the second
+    assert ledger(model, batch=x).activation_bytes == both
+    model[0].requires_grad_(False)
+    assert ledger(model, batch=(x,)).activation_bytes == 4 * 5 * 8
+    model.requires_grad_(False)
+    assert ledger(model, batch={"input": x}).activation_bytes == 0
+    lm.attach(model, ["0"], 2, 5)
+    assert ledger(model, batch=x).activation_bytes == both  # A's gradient needs x
+
+
+@pytest.mark.parametrize("adapt", [
+    lambda m: None,
+    lambda m: lm.attach(m, "all-linear", 2, 5),
+    lambda m: lm.attach(m, "all-linear", 2, 5, layer=DoRALinear),
+    lambda m: lm.attach(m, "q_proj", 2, 5, modules_to_save=["head"])])
+def test_activations_are_what_the_graph_holds(adapt):
+    torch.manual_seed(0)
+    model = GPT(Config(11, context=8, d_model=16, heads=2, layers=2))
+    adapt(model)
+    tokens = torch.arange(48).view(6, 8) % 11
+    assert ledger(model, batch=tokens).activation_bytes == kept_by_the_graph(model(tokens), model)
+
+
+def test_activations_are_counted_on_the_meta_device_too():
+    def made(device):
+        with torch.device(device):
+            model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+            lm.attach(model, ["0", "2"], 2, 5)
+            return ledger(model, batch=torch.zeros(32, 64, device=device)).activation_bytes
+    assert made("meta") == made("cpu") > 0
+
+
+def test_no_grad_around_it_changes_nothing_and_no_graph_is_left():
+    model, x = mlp(), torch.randn(5, 6)
+    with torch.no_grad():
+        assert ledger(model, batch=x).activation_bytes == 4 * (5 * 6 + 5 * 8)
+    assert all(p.grad is None for p in model.parameters())
