@@ -77,7 +77,7 @@ def settle(name, outcome, *, unit="", within=0.25, lead=None, of=None, only_if_p
     answer = f"The answer: {_text(outcome)}{unit}"
     unsure = lead is not None and interval(lead).low <= 0
     if unsure:
-        answer = (f"Too close to call at {len(lead)} seeds: the means say {_text(outcome)}{unit}, "
+        answer = (f"Too close to call over {len(lead)} runs: the means say {_text(outcome)}{unit}, "
                   "but the interval of their lead reaches 0")
     record = _read(name)
     if not record:

@@ -324,7 +324,7 @@ def test_where_the_interval_reaches_the_rival_it_is_too_close_to_call(home, caps
     bets.settle("x", "A", lead=[0.2, 0.21, 0.22])
     bets.settle("y", "A", lead=[-1.0, 1.0])
     said = " ".join(capsys.readouterr().out.split())
-    assert "Too close to call at 3 seeds: the means say A, but the interval of their lead" in said
+    assert "Too close to call over 3 runs: the means say A, but the interval of their lead" in said
     assert "reaches 0. Your bet: A: neither won nor lost. The answer: A." in said
     assert "Your bet: A: right." in said
     assert said.endswith("You placed no bet.")
