@@ -236,7 +236,7 @@ frame = town.sample_frames(1, seed=5, split="test")[0]
 
 def say(name):
     adapters.switch(model, name)
-    start = torch.tensor([text.encode(town.prompt(frame, STYLES["legal"]))], device=train.device())
+    start = torch.tensor([text.encode(town.prompt(frame, STYLES["legal"]))]).to(train.device())
     return text.decode(model.generate(start, 30)[0].tolist())
 
 
@@ -284,8 +284,8 @@ expect("a switch takes less than a tenth of the time of loading the base",
 
 # %%
 order = ["medical", None, "legal", "medical"]
-starts = torch.tensor([text.encode(town.prompt(f, STYLES["legal"])) for f in town.sample_frames(4, seed=6)],
-                      device=train.device())
+starts = torch.tensor([text.encode(town.prompt(f, STYLES["legal"]))
+                       for f in town.sample_frames(4, seed=6)]).to(train.device())
 with adapters.rows(model, order):
     answers = [text.decode(row) for row in model.generate(starts, 30).tolist()]
 for name, said in zip(order, answers, strict=True):
@@ -401,7 +401,8 @@ expect("at the ends one register is learned and the other not, by a factor of a 
 
 # %%
 torch.manual_seed(0)
-A, B = tuned["legal"].blocks[0].up_proj.lora_A.detach(), tuned["legal"].blocks[0].up_proj.lora_B.detach()
+layer = tuned["legal"].blocks[0].up_proj
+A, B = layer.lora_A.detach().cpu(), layer.lora_B.detach().cpu()
 M = torch.randn(8, 8, dtype=torch.float64)
 A2, B2 = torch.linalg.solve(M, A.double()), B.double() @ M
 print(f"numbers that differ: {100 * (B2 != B).double().mean():.0f} percent of B; "
