@@ -99,7 +99,7 @@ def test_the_record_says_what_made_it_and_has_sixteen_bases_everywhere():
 
 @pytest.mark.parametrize("new", opened.NEW)
 def test_the_opened_models_pay_what_those_of_record_arms_pay(new):
-    """The bases were made anew, on another machine: only some came out the same to the last bit."""
+    """The bases were made anew, on another machine: only some came out the same."""
     arms = np.array(contrasts.cell("arms", arm="full", new=new, examples=256)["total"])
     ratios = np.log(cell("whole", new, 8) / arms)
     assert abs(ratios.mean()) < np.log(1.05) and (np.abs(ratios) < np.log(1.5)).all()
