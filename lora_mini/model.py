@@ -44,7 +44,7 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     _check_module(model)
     if not callable(layer):
         raise TypeError(f"layer must be a class such as LoRALinear, got {layer!r}")
-    if adapted := _find(model, (LoRALinear, TrainedCopy)):
+    if adapted := wrappers(model):
         raise ValueError("the model has an adapter already, at "
                          f"{next(iter(adapted)) or 'its root'!r}: before attaching another, call "
                          "detach(model) or merge(model, keep_base=False)")
@@ -62,7 +62,7 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     originals = matching(modules_to_save, modules, "modules_to_save")
     check_copies(model, originals, targets)
 
-    trainable_before = {n: p.requires_grad for n, p in _parameters(model)}
+    trainable_before = trainable(model)
     shared = {}  # deepcopy's memory: weights tied among the copies stay tied
     try:
         copies = {n: TrainedCopy(m, copied(n, m, shared)) for n, m in originals.items()}
@@ -71,13 +71,12 @@ def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exc
     except BaseException:
         _restore(model, trainable_before)  # leave no trace
         raise
-    model._trainable_before = trainable_before
-    model.requires_grad_(False)
+    hold(model, trainable_before)
     for name, base in targets.items():
-        _place(model, name, layers[id(base)])
+        place(model, name, layers[id(base)])
     for name, both in copies.items():
         both.copy.requires_grad_(True)
-        _place(model, name, both)
+        place(model, name, both)
     for adapted in layers.values():
         for name in adapted.trains:
             getattr(adapted, name).requires_grad_(True)
@@ -94,9 +93,9 @@ def detach(model):
     """
     _layers(model)
     check_root(model, "detach")
-    for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
-        _place(model, name, wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original)
-    _thaw(model)
+    for name, wrapper in wrappers(model).items():
+        place(model, name, within(wrapper))
+    thaw(model)
 
 
 def merge(model, keep_base=True):
@@ -114,9 +113,9 @@ def merge(model, keep_base=True):
     swallowed = {name: layer.merge() for name, layer in layers.items()}
     if not keep_base:
         plain = {id(layer): _plain(layer) for layer in layers.values()}
-        for name, wrapper in _find(model, (LoRALinear, TrainedCopy)).items():
-            _place(model, name, plain.get(id(wrapper)) or wrapper.copy)
-        _thaw(model)
+        for name, wrapper in wrappers(model).items():
+            place(model, name, plain.get(id(wrapper)) or wrapper.copy)
+        thaw(model)
     return swallowed
 
 
@@ -146,7 +145,7 @@ def disabled(model):
     are as training left them. Raises ValueError if there is no adapter.
     """
     _check_module(model)
-    before = [(m, m.enabled) for m in _find(model, (LoRALinear, TrainedCopy)).values()]
+    before = [(m, m.enabled) for m in wrappers(model).values()]
     _layers(model)
     try:
         for module, _ in before:
@@ -163,13 +162,38 @@ def trainable_parameters(model):
     return found, sum(p.numel() for p in found.values())
 
 
-def _parameters(model):
-    return model.named_parameters(remove_duplicate=False)
-
-
-def _find(model, kinds):
+def wrappers(model):
+    """{module name: LoRALinear or TrainedCopy} of all that is attached now."""
     modules = model.named_modules(remove_duplicate=False)  # a shared module has several names
-    return {name: m for name, m in modules if isinstance(m, kinds)}
+    return {name: m for name, m in modules if isinstance(m, (LoRALinear, TrainedCopy))}
+
+
+def within(wrapper):
+    """The base's own module inside a wrapper."""
+    return wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original
+
+
+def place(model, name, module):
+    """Put a module in the place of that name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def trainable(model):
+    """{parameter name: whether it is trainable}."""
+    return {name: p.requires_grad for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def hold(model, before):
+    """Freeze a model. `before`, what was trainable, is noted if nothing is noted yet."""
+    model.__dict__.setdefault("_trainable_before", before)
+    model.requires_grad_(False)
+
+
+def thaw(model):
+    """Undo `hold`."""
+    _restore(model, model.__dict__.pop("_trainable_before"))
+    allow_saving(model)
 
 
 def _check_module(model):
@@ -179,7 +203,8 @@ def _check_module(model):
 
 def _layers(model):
     _check_module(model)
-    if layers := _find(model, LoRALinear):
+    layers = {name: m for name, m in wrappers(model).items() if isinstance(m, LoRALinear)}
+    if layers:
         return layers
     raise ValueError("the model has no adapter: call attach(model, ...) first")
 
@@ -198,20 +223,10 @@ def _made(targets, make):
     return layers
 
 
-def _place(model, name, module):
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-def _thaw(model):
-    _restore(model, model.__dict__.pop("_trainable_before"))
-    allow_saving(model)
-
-
-def _restore(model, trainable):
+def _restore(model, before):
     """What was trainable, by name; parameters that are not named there are left alone."""
-    for name, parameter in _parameters(model):
-        parameter.requires_grad_(trainable.get(name, parameter.requires_grad))
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        parameter.requires_grad_(before.get(name, parameter.requires_grad))
 
 
 def _plain(layer):

@@ -4,14 +4,17 @@ An adapter that is not active stands on a shelf beside the model, `model._shelf`
 modules, its parameters and its `state_dict`. To switch is to put other layers in the same places.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from lora_mini.copies import TrainedCopy
 from lora_mini.lora import LoRALinear
-from lora_mini.model import attach
+from lora_mini.model import attach, hold, place, thaw, trainable, within, wrappers
 from lora_mini.refusals import allow_saving, refuse_saving
+from lora_mini.variants import LoRAFALinear
+
+PLAIN = (LoRALinear, LoRAFALinear)  # kinds whose update is scaling B A of their own two factors
 
 
 @dataclass
@@ -41,15 +44,13 @@ def add(model, name, target_modules, rank, alpha, **options):
     held = shelf(model)
     check_new(held, name)
     refuse_merged(model)
-    before, was = model.__dict__.pop("_trainable_before", None), held.active
+    was = held.active
     park(model)
     try:
         taken = attach(model, target_modules, rank, alpha, **options)
     except BaseException:
-        _keep(model, before)
         switch(model, was)
         raise
-    _keep(model, before)  # what was trainable before the first adapter, not before this one
     held.adapters[name], held.active = wrappers(model), name
     return taken
 
@@ -72,12 +73,12 @@ def switch(model, name):
                              "the adapter from its file into this model")
     park(model)
     if coming:
-        _take_hold(model)
+        hold(model, trainable(model))
     for where, wrapper in coming.items():
         inner = within(wrapper)
-        for weight in inner.parameters():
-            wrapper.to(weight.device)
-            break
+        lies = next(itertools.chain(inner.parameters(), inner.buffers()), None)
+        if lies is not None:
+            wrapper.to(lies.device)
         place(model, where, wrapper.train(inner.training))
     held.active = name
     (refuse_saving if coming else allow_saving)(model)
@@ -95,8 +96,7 @@ def remove(model, name):
         allow_saving(model)
     del held.adapters[name]
     if not held.adapters and "_trainable_before" in model.__dict__:
-        for parameter, trains in model.__dict__.pop("_trainable_before").items():
-            model.get_parameter(parameter).requires_grad_(trains)
+        thaw(model)
 
 
 def shelf(model):
@@ -150,45 +150,14 @@ def park(model):
         shelf_.active = None
 
 
-def wrappers(model):
-    """{module name: LoRALinear or TrainedCopy} of what is attached now."""
-    return {name: m for name, m in model.named_modules(remove_duplicate=False)
-            if isinstance(m, (LoRALinear, TrainedCopy))}
-
-
-def within(wrapper):
-    """The base's own module inside a wrapper."""
-    return wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original
-
-
 def modules_of_base(model):
     """{name: module} of the model without its adapter."""
     attached = wrappers(model)
     inside = tuple(f"{name}." for name in attached)
     found = {name: m for name, m in model.named_modules(remove_duplicate=False)
-             if not name.startswith(inside)} if inside else dict(
-                 model.named_modules(remove_duplicate=False))
+             if not name.startswith(inside)}
     for name, wrapper in attached.items():
         inner = within(wrapper)
         found |= {f"{name}.{child}" if child else name: m
                   for child, m in inner.named_modules(remove_duplicate=False)}
     return found
-
-
-def place(model, name, module):
-    """Put a module in the place of that name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-def _keep(model, before):
-    if before is not None:
-        model._trainable_before = before
-
-
-def _take_hold(model):
-    """Freeze the base, and note what was trainable, unless that was done."""
-    if "_trainable_before" not in model.__dict__:
-        model._trainable_before = {name: p.requires_grad for name, p in
-                                   model.named_parameters(remove_duplicate=False)}
-        model.requires_grad_(False)
