@@ -20,20 +20,24 @@ from lora_mini.targets import choose
 BLOCK, GROUP = 64, 256  # weights to a scale; scales to a scale of scales
 
 
-def normal_float():
-    """NF4: 16 levels from -1 to 1 that hold about as many draws of a normal distribution each.
+def normal_float(bits=4):
+    """Levels from -1 to 1 that hold about as many draws of a normal distribution each: (2^bits,).
 
-    Eight quantiles above zero and seven below, from the probability 0.9677 down to one half, over
-    the largest; and zero itself. So zero is exact, and the levels are not symmetric. This is what
-    QLoRA's code does (`create_normal_map`); formula 4 of the paper gives other numbers, and
-    infinite ones at its ends.
+    Of four bits, NF4: eight quantiles above zero and seven below, from the probability 0.9677 down
+    to one half, over the largest; and zero itself. So zero is exact, and the levels are not
+    symmetric. This is what QLoRA's code does (`create_normal_map`); formula 4 of the paper gives
+    other numbers, and infinite ones at its ends. Other bits follow the same recipe. Raises
+    ValueError unless bits is a whole number from 2 to 8.
     """
-    far = (1 - 1 / 30 + 1 - 1 / 32) / 2  # between the last of 15 and of 16 equal shares
+    if bits not in range(2, 9):
+        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    n = 2**bits
+    far = 1 - (1 / (n - 1) + 1 / n) / 4  # between the last of n - 1 and of n equal shares
     quantile = NormalDist().inv_cdf
 
     def half(count):
         return [quantile(far + i * (0.5 - far) / count) for i in range(count)]
-    above, below = half(8), half(7)
+    above, below = half(n // 2), half(n // 2 - 1)
     levels = sorted([*above, 0.0, *(-q for q in below)])
     return torch.tensor([level / above[0] for level in levels], dtype=torch.float32)
 
@@ -83,6 +87,12 @@ def scales_from_bytes(steps, largest, mean, group=GROUP):
     """The scales again, float32; never below zero."""
     back = (steps.float() - 127) / 127 * largest.repeat_interleave(group)[:len(steps)] + mean
     return back.clamp(min=0)
+
+
+def rounded(W, levels=NF4):
+    """W (any shape) as it comes back, float32: quantised, its scales in bytes, dequantised."""
+    codes, scales = quantize(W, levels)
+    return dequantize(codes, scales_from_bytes(*scales_to_bytes(scales)), levels)
 
 
 class FourBitLinear(nn.Linear):

@@ -1,4 +1,4 @@
-"""Verdicts on claims: worked out from what was measured, claims.toml and contrasts.toml.
+"""Verdicts on claims: worked out from what was measured, claims.toml and contrasts*.toml.
 
 The words are four: holds; holds when ...; misleading because ...; not decided. A verdict is
 printed and never raised: on another machine it may differ, and the notebook goes on.
@@ -44,13 +44,20 @@ def claims():
     return tomllib.loads((HERE / "claims.toml").read_text("utf-8"))
 
 
+def planned():
+    """All contrasts, by claim or prediction. What was planned later has a file of its own, so that
+    older plans keep their hash."""
+    plans = [tomllib.loads(path.read_text("utf-8")) for path in HERE.glob("contrasts*.toml")]
+    return {claim: rules for plan in plans for claim, rules in plan.items()}
+
+
 def contrasts(claim):
-    """{name: its rules} of a claim or prediction: what `contrasts.toml` fixed before the records.
+    """{name: its rules} of a claim or prediction: what was fixed before the records were made.
 
     A contrast's own rules go before its claim's; "task" is whatever else it names.
     Raises ValueError for a claim that has none.
     """
-    plan = tomllib.loads((HERE / "contrasts.toml").read_text("utf-8"))
+    plan = planned()
     if claim not in plan:
         raise ValueError(f"{claim!r} has no contrasts: {', '.join(plan)} have")
     common, found = plan[claim], {}
@@ -104,7 +111,7 @@ def outcome(values, margin, many=1):
 def weigh(claim, effects):
     """The Verdict on a claim that bases settle: effects is {contrast: one effect a base, or None}.
 
-    `contrasts.toml` names the contrasts, their margins, and under which outcomes the claim holds.
+    The plan names the contrasts, their margins, and under which outcomes the claim holds.
     All hold: holds. Some hold: holds when. None holds, and some fail: misleading. All are open: not
     decided. Raises ValueError for an unknown claim, or effects of other names than its contrasts.
     """

@@ -10,8 +10,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # what records rest on
-CODE = ("lora.py", "step.py", "model.py", "targets.py", "copies.py", "variants.py", "world/*.py",
-        "lab/trials.py", "lab/inside.py")
+CODE = ("lora.py", "step.py", "model.py", "targets.py", "copies.py", "variants.py", "quant.py",
+        "world/*.py", "lab/trials.py", "lab/inside.py")
+PLANS = {"bits": "contrasts_11.toml"}  # which plan a record was made for; the others: the first
 
 
 def load(name):
@@ -72,16 +73,17 @@ def code_hash():
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def plan_hash():
-    """A hash of what was to be judged, as it stood when a record was made."""
-    return hashlib.sha256((HERE.parent / "desk/contrasts.toml").read_bytes()).hexdigest()[:12]
+def plan_hash(name):
+    """A hash of what a record was to judge, as it stood when the record was made."""
+    plan = HERE.parent / "desk" / PLANS.get(name, "contrasts.toml")
+    return hashlib.sha256(plan.read_bytes()).hexdigest()[:12]
 
 
 def write(name, content, code, by):
     """Write a record, with what made it: the machines, the `code_hash` at its start, the hash of
     the contrasts."""
     about = {"command": f"python -m lora_mini.lab {name}", "by": sorted(by), "code": code,
-             "plan": plan_hash()}
+             "plan": plan_hash(name)}
     path = HERE / "records" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f' "{key}": {_lines(value)}' for key, value in content.items()]

@@ -32,7 +32,7 @@ def test_a_record_says_what_made_it_and_what_was_to_be_judged(name):
 
 @pytest.mark.parametrize("name", ["arms", "forgetting", "gentler", "narrow"])
 def test_the_contrasts_stand_as_they_did_when_the_record_was_made(name):
-    assert record.load(name)["about"]["plan"] == record.plan_hash()
+    assert record.load(name)["about"]["plan"] == record.plan_hash(name)
 
 
 def test_every_arm_and_task_is_there_once_on_sixteen_bases():
@@ -221,13 +221,13 @@ def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path,
     record.write("77", {"values": [1, 2]}, record.code_hash(), {"a machine", "another"})
     found = record.load("77")
     assert found["values"] == [1, 2] and found["about"]["by"] == ["a machine", "another"]
-    before, plan = record.code_hash(), record.plan_hash()
+    before, plan = record.code_hash(), record.plan_hash("77")
     assert (before, plan) == (found["about"]["code"], found["about"]["plan"])
     (tmp_path / "lora.py").write_text('"""Other words."""\nx = 1  # a comment\n')
     assert record.code_hash() == before
     (tmp_path / "lora.py").write_text("x = 2\n")
     (tmp_path / "desk/contrasts.toml").write_text("[C6]\n")
-    assert record.code_hash() != before and record.plan_hash() != plan
+    assert record.code_hash() != before and record.plan_hash("77") != plan
 
 
 def test_the_rule_of_the_sweep_is_the_one_that_the_records_followed():

@@ -89,7 +89,7 @@ def test_a_planted_direction_is_an_intruder_and_an_old_one_is_not():
 
 def test_the_record_says_what_made_it_and_has_sixteen_bases_everywhere():
     assert REC["about"]["command"] == "python -m lora_mini.lab inside"
-    assert REC["about"]["plan"] == record.plan_hash()
+    assert REC["about"]["plan"] == record.plan_hash("inside")
     assert len(REC["own"]) == 16
     for cells in REC["cells"]:
         assert len(cells["total"]) == len(cells["content"]) == 16

@@ -37,7 +37,7 @@ def means(cell):
 def test_a_record_says_what_made_it_and_what_was_to_be_judged(name):
     about = FOUND[name]["about"]
     assert about["command"] == f"python -m lora_mini.lab {name}"
-    assert about["by"] and len(about["code"]) == 12 and about["plan"] == record.plan_hash()
+    assert about["by"] and len(about["code"]) == 12 and about["plan"] == record.plan_hash(name)
 
 
 def test_every_variant_is_there_once_rivals_on_sixteen_bases_the_others_on_eight():

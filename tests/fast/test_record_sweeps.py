@@ -48,7 +48,7 @@ def at(arm, new, examples):
 def test_a_record_says_what_made_it_and_the_contrasts_stand_as_they_did(name):
     about = FOUND[name]["about"]
     assert about["command"] == f"python -m lora_mini.lab {name}"
-    assert about["by"] and len(about["code"]) == 12 and about["plan"] == record.plan_hash()
+    assert about["by"] and len(about["code"]) == 12 and about["plan"] == record.plan_hash(name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,146 @@
+"""The record behind notebook 11: bases of few bits, LoRA on them, and where its adapter goes then.
+
+The matrices of a base's blocks are rounded as in `quant`: to four bits (NF4), and to three and two
+by the same recipe. The rest stays as it is. "own styles": what rounding took is trained back, on
+sentences of the base's own styles. Else the register is learned, and the adapter is used in several
+places. See `contrasts_11.toml` for what is judged.
+"""
+
+import copy
+
+import torch
+
+import lora_mini as lm
+from lora_mini.lab import bases, parts, sweep, trials
+from lora_mini.quant import normal_float, rounded
+from lora_mini.world import measure, text, train
+from lora_mini.world.styles import STYLES
+
+BITS = (32, 4, 3, 2)
+NEW = (0, 12)
+OWN, EVERY, STEPS = "own styles", 25, 200
+UNTRAINED = "nothing trained"
+
+
+def in_bits(base, bits):
+    """A copy of a GPT whose blocks' matrices are rounded to so many bits; 32 leaves them alone."""
+    model = copy.deepcopy(base)
+    for name, layer in model.named_modules():
+        if name.endswith("_proj"):
+            _round(layer, bits)
+    return model
+
+
+@torch.no_grad()
+def _round(linear, bits):
+    if bits != 32:
+        linear.weight.copy_(rounded(linear.weight, normal_float(bits)))
+
+
+def make(jobs, journal):
+    """"cells": what was learned on which bits, and paid where; "own": what a base pays."""
+    learned = [{"arm": "LoRA r=8", "bits": bits, "new": new, "examples": 256}
+               for new in NEW for bits in BITS]
+    back = [{"arm": arm, "bits": bits, "task": OWN} for bits in BITS
+            for arm in (["LoRA r=8", "words"] + (["LoRA r=64"] if bits < 4 else []))]
+    back.append({"arm": "scratch", "bits": 32, "task": OWN})
+    with sweep.workers(learn, jobs, journal) as run:
+        done = sweep.sweep(run, "registers", learned, parts.rates)
+    cells = [placed for cell in done for placed in spread(cell)]
+    with sweep.workers(recover, jobs, journal) as run:
+        cells += sweep.sweep(run, OWN, back, parts.rates)
+    with sweep.workers(untrained, jobs, journal) as run:
+        plans = [(bits, seed) for bits in BITS for seed in bases.REPORT]
+        found = iter(run(UNTRAINED, plans))
+        bare = [{"arm": UNTRAINED, "bits": bits, "task": OWN}
+                | sweep.columns([next(found) for _ in bases.REPORT]) for bits in BITS]
+    own = [{key: bare[0][key][i] for key in ("content", "chance", "total", "valid")}
+           for i in range(len(bases.REPORT))]
+    return {"cells": cells + bare, "own": own}
+
+
+def spread(cell):
+    """One cell for each place in which an adapter was used: "used" and "in_bits" say which."""
+    named = {key: cell[key] for key in ("arm", "bits", "new", "examples")}
+    first = named | {"used": "there", "in_bits": cell["bits"]} | {
+        key: value for key, value in cell.items() if key not in (*named, "elsewhere")}
+    rows = [first]
+    for key in cell["elsewhere"][0]:
+        used, bits = key.split(", ")
+        scores = [place[key] for place in cell["elsewhere"]]
+        rows.append(named | {"used": used, "in_bits": int(bits), "content": [s[0] for s in scores],
+                             "total": [s[1] for s in scores]})
+    return rows
+
+
+def learn(cell, rate, seed, report=True):
+    """One run of a register on a base of few bits; "elsewhere": what the adapter pays, [content,
+    total], "moved" onto the base in other bits, and "merged" and rounded to bits."""
+    before, style = bases.base_of(seed), parts.task(cell)
+    try:
+        model, done = trials.tune(in_bits(before, cell["bits"]), cell["arm"], style, rate, seed,
+                                  report=report)
+    except FloatingPointError:
+        return {"chooses": None}
+    if not done.whole:
+        raise KeyboardInterrupt
+    found = parts.numbers(done, report)
+    return found | ({"elsewhere": elsewhere(before, model, cell["bits"], style, seed)}
+                    if report else {})
+
+
+def elsewhere(before, model, bits, style, seed):
+    """{"moved, 4": [content, total], ...}: an adapter from a base in `bits`, used in others."""
+    test, found = trials.frames(style, 128, seed, "test"), {}
+    for other in BITS:
+        if other != bits:
+            moved, onto = copy.deepcopy(model), in_bits(before, other)
+            with torch.no_grad():
+                for name, layer in moved.named_modules():
+                    if isinstance(layer, lm.LoRALinear):
+                        layer.base.weight.copy_(onto.get_submodule(name).weight)
+            found[f"moved, {other}"] = _pays(moved, test)
+        if other != 32 and bits in (32, other):
+            merged = copy.deepcopy(model)
+            lm.merge(merged, keep_base=False)
+            found[f"merged, {other}"] = _pays(in_bits(merged, other), test)
+    return found
+
+
+def _pays(model, sayings):
+    score = measure.excess(model, sayings)
+    return [score.content, score.total]
+
+
+def recover(cell, rate, seed, report=True):
+    """One run that trains a rounded base on new sentences of its own styles."""
+    torch.manual_seed(seed)
+    model = trials.prepare(in_bits(bases.base_of(seed), cell["bits"]), cell["arm"])
+    said, asked = measure.drawn(STYLES.values(), 96, 10_000 + seed, "train")
+    held_out, kept, path = text.sayings(asked, said), trials.Best(model), []
+
+    def look(model):
+        path.append(measure.excess(model, held_out).total)
+        kept.look(path[-1])
+    try:
+        history = train.fit(model, train.fresh(STYLES.values()), steps=STEPS, rate=rate, clip=1.0,
+                            seed=seed, evaluate=look, every=EVERY, progress=False)
+    except FloatingPointError:
+        return {"chooses": None}
+    if not history.whole:
+        raise KeyboardInterrupt
+    kept.restore()
+    return {"chooses": min(path), "step": EVERY * (1 + path.index(min(path)))} | (
+        scored(model, seed) if report else {})
+
+
+def untrained(bits, seed):
+    """A base in so many bits, on its own styles."""
+    return scored(in_bits(bases.base_of(seed), bits), seed)
+
+
+def scored(model, seed):
+    """What a model pays on the base's own styles."""
+    score = trials.old_styles(model, seed)
+    return {"content": score.content, "chance": score.chance, "total": score.total,
+            "valid": score.valid}
