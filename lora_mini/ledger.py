@@ -64,8 +64,19 @@ def ledger(model, optimizer="adamw", batch=None):
 def activation_bytes(model, batch):
     """The bytes that autograd keeps between a forward pass over a batch and its backward pass.
 
-    Every piece of memory counts once, however many tensors look at it; parameters and buffers are
-    left out. A loss on top of the outputs adds its own. On the meta device nothing is computed.
+    See `saved_bytes`. A loss on top of the outputs adds its own. On the meta device nothing is
+    computed.
+    """
+    if isinstance(batch, Mapping):
+        return saved_bytes(model, lambda: model(**batch))
+    return saved_bytes(model, lambda: model(*(batch if isinstance(batch, tuple) else (batch,))))
+
+
+def saved_bytes(model, act):
+    """The bytes that autograd keeps for a backward pass while `act()` runs.
+
+    Every piece of memory counts once, however many tensors look at it; the model's parameters and
+    buffers are left out.
     """
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     kept = {}
@@ -76,10 +87,7 @@ def activation_bytes(model, batch):
             kept[memory._cdata] = memory  # held, so that its number is not given away again
         return tensor.detach()  # a node that kept its own output would never be freed
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        if isinstance(batch, Mapping):
-            model(**batch)
-        else:
-            model(*(batch if isinstance(batch, tuple) else (batch,)))
+        act()
     return sum(memory.nbytes() for memory in kept.values())
 
 

@@ -19,7 +19,7 @@ from lora_mini.refusals import (
     refuse_final,
     refuse_saving,
 )
-from lora_mini.targets import by_layer, choose, matching
+from lora_mini.targets import by_layer, choose, matching, place
 
 
 def attach(model, target_modules, rank, alpha, *, dropout=0.0, rslora=False, exclude=(),
@@ -171,12 +171,6 @@ def wrappers(model):
 def within(wrapper):
     """The base's own module inside a wrapper."""
     return wrapper.base if isinstance(wrapper, LoRALinear) else wrapper.original
-
-
-def place(model, name, module):
-    """Put a module in the place of that name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
 
 
 def trainable(model):

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lora_mini.targets import choose
+from lora_mini.copies import TrainedCopy
+from lora_mini.lora import LoRALinear
+from lora_mini.targets import choose, place
 
 BLOCK, GROUP = 64, 256  # weights to a scale; scales to a scale of scales
 
@@ -188,13 +190,13 @@ def to_four_bits(model, target_modules="all-linear", exclude=()):
     that matches nothing, and ValueError for an adapted model: quantise first, then attach.
     """
     targets = choose(model, target_modules, exclude)
+    adapted = tuple(f"{name}." if name else "" for name, m in model.named_modules()
+                    if isinstance(m, (LoRALinear, TrainedCopy)))
     for name in targets:
-        if any(hasattr(model.get_submodule(name[:i]), "lora_A") for i, c in enumerate(name)
-               if c == "."):
+        if name.startswith(adapted):
             raise ValueError(f"{name!r} lies inside an adapter: quantise the base first, then "
                              "attach")
     made = {id(base): FourBitLinear.from_linear(base) for base in targets.values()}
     for name, base in targets.items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, made[id(base)])
+        place(model, name, made[id(base)])
     return list(targets)

@@ -44,6 +44,12 @@ def choose(model, target_modules, exclude=()):
     return chosen
 
 
+def place(model, name, module):
+    """Put a module in the place of that name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
 def matching(patterns, candidates, what, modules=None):
     """Those of `candidates` (name to module) that at least one pattern names.
 

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from lora_mini.adapters.mixing import cut
 from lora_mini.adapters.reading import CONFIG, PREFIX, TENSORS, read
 from lora_mini.adapters.shelf import (
+    PLAIN,
     add,
     check_new,
     modules_of_base,
@@ -26,7 +28,7 @@ from lora_mini.adapters.shelf import (
     shelf,
 )
 from lora_mini.lora import LoRALinear
-from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
+from lora_mini.variants import DoRALinear, PiSSALinear
 
 VERSION = 1  # of what stands under "lora_mini"
 
@@ -160,13 +162,12 @@ def _written(where, layer):
         B, A = layer._difference()  # of rank 2 r, with the same scale
         most = min(layer.out_features, layer.in_features)
         if len(A) > most:
-            U, S, Vt = torch.linalg.svd(B @ A, full_matrices=False)
-            A, B = S.sqrt()[:, None] * Vt, U * S.sqrt()
+            A, B, _ = cut(B @ A, most)
         alpha = layer.scaling * (len(A) ** 0.5 if layer.rslora else len(A))
         alpha = int(alpha) if alpha == int(alpha) else alpha
     elif isinstance(layer, DoRALinear):
         extra = {"lora_magnitude_vector": layer.magnitude}
-    elif type(layer) not in (LoRALinear, LoRAFALinear):
+    elif type(layer) not in PLAIN:
         raise ValueError(f"a {type(layer).__name__} ({where!r}) has no place in PEFT's format")
     return {"lora_A.weight": A, "lora_B.weight": B} | extra, len(A), alpha
 

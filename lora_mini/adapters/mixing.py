@@ -6,6 +6,7 @@ import numbers
 import torch
 
 from lora_mini.adapters.shelf import (
+    PLAIN,
     add,
     check_new,
     modules_of_base,
@@ -14,7 +15,7 @@ from lora_mini.adapters.shelf import (
     shelf,
 )
 from lora_mini.lora import LoRALinear
-from lora_mini.variants import LoRAFALinear, PiSSALinear
+from lora_mini.variants import PiSSALinear
 
 METHODS = ("concat", "linear", "svd")
 
@@ -86,7 +87,7 @@ def extract(model, tuned, rank, name="default"):
             rest.append(parameter)
             continue
         X = new[parameter].to(old[parameter].device).float() - old[parameter].float()
-        A, B, S = _cut(X, min(rank, *X.shape))
+        A, B, S = cut(X, min(rank, *X.shape))
         made[where], kept[where] = (A, B), (S[:len(A)].square().sum() / S.square().sum()).item()
     if not made:
         raise ValueError("no weight of an nn.Linear differs between the two models")
@@ -100,7 +101,7 @@ def _mixed(mine, method, rank, where):
         X = sum(w * layer.update() for w, layer in mine)
         if not 1 <= rank <= min(X.shape):
             raise ValueError(f"rank must be between 1 and {min(X.shape)} for {where!r}, got {rank}")
-        return _cut(X, rank)[:2]
+        return cut(X, rank)[:2]
     pairs = [(w * layer.scaling, *_factors(layer, where)) for w, layer in mine]
     if method == "linear":
         ranks = {len(A) for _, A, _ in pairs}
@@ -120,13 +121,13 @@ def _factors(layer, where):
     if isinstance(layer, PiSSALinear):
         B, A = layer._difference()
         return A, B
-    if type(layer) in (LoRALinear, LoRAFALinear):
+    if type(layer) in PLAIN:
         return layer.lora_A, layer.lora_B
     raise ValueError(f"the update of a {type(layer).__name__} ({where!r}) is no product of two "
                      "factors: use the method svd")
 
 
-def _cut(X, rank):
+def cut(X, rank):
     """(A, B, S): B A is the nearest matrix of that rank to X (d_out, d_in)."""
     U, S, Vt = torch.linalg.svd(X, full_matrices=False)
     root = S[:rank].sqrt()

@@ -7,16 +7,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from lora_mini.adapters.shelf import (
+    PLAIN,
     modules_of_base,
     park,
     pick,
-    place,
     refuse_merged,
     shelf,
     switch,
 )
 from lora_mini.lora import LoRALinear
-from lora_mini.variants import LoRAFALinear
+from lora_mini.targets import place
 
 
 @contextlib.contextmanager
@@ -54,10 +54,9 @@ class Mixed(nn.Module):
     def __init__(self, inner, mine):
         super().__init__()
         self.inner, self.training = inner, inner.training
-        self.each = list(mine)  # a plain list: their parameters stay out of the model's
-        kinds = [w for w in dict.fromkeys(mine) if w is not None]
-        self.thin = all(type(w) in (LoRALinear, LoRAFALinear) for w in kinds)
-        self.kinds = kinds
+        self.each = list(mine)  # plain lists: their parameters stay out of the model's
+        self.kinds = [w for w in dict.fromkeys(mine) if w is not None]
+        self.thin = all(type(w) in PLAIN for w in self.kinds)
 
     def forward(self, x, *args, **kwargs):
         """x (n, ..., d_in), one row for each name -> (n, ..., d_out)."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from lora_mini.lora import LoRALinear
-from lora_mini.model import attach, hold, place, thaw, trainable, within, wrappers
+from lora_mini.model import attach, hold, thaw, trainable, within, wrappers
 from lora_mini.refusals import allow_saving, refuse_saving
+from lora_mini.targets import place
 from lora_mini.variants import LoRAFALinear
 
 PLAIN = (LoRALinear, LoRAFALinear)  # kinds whose update is scaling B A of their own two factors

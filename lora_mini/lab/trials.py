@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 import lora_mini as lm
-from lora_mini.ledger import ledger
+from lora_mini.ledger import ledger, saved_bytes
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear, lora_plus
 from lora_mini.world import measure, text, town, train
 from lora_mini.world.gpt import GPT
@@ -213,17 +213,7 @@ def said_by_all(n, rng, split="train"):
 
 def saved_for_backward(model, data, size=32):
     """Bytes that autograd keeps between forward and backward, for one batch; weights left out."""
-    weights = {p.data_ptr() for p in model.parameters()}
-    kept = {}
-
-    def note(tensor):
-        if tensor.data_ptr() not in weights:
-            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor.detach()  # a node that kept its own output would never be freed
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        train.loss(model, data.tokens[:size], data.mask[:size])
-    return sum(kept.values())
+    return saved_bytes(model, lambda: train.loss(model, data.tokens[:size], data.mask[:size]))
 
 
 def _factor(arm):

@@ -17,7 +17,7 @@ MAY = {  # a room or file: what of lora_mini it may import
     "audit": GROUND | {"model", "variants"},
     "adapters": GROUND | {"model", "variants", "adapters"},
     "desk": GROUND | {"desk"},
-    "lab": GROUND | {"model", "variants", "world", "desk", "lab", ""},
+    "lab": GROUND | {"model", "variants", "quant", "world", "desk", "lab", ""},
     "checks": GROUND | {"desk", "checks", "audit", "world", ""},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -237,3 +237,9 @@ def test_a_shared_layer_stays_shared_and_what_can_not_be_is_refused():
     lm.attach(adapted, "up", 2, 5)
     with pytest.raises(ValueError, match="lies inside an adapter: quantise the base first"):
         to_four_bits(adapted, "up.base")
+    adapted = Net()
+    lm.attach(adapted, "up", 2, 5, modules_to_save=["down"])
+    with pytest.raises(ValueError, match="'down.copy' lies inside an adapter"):
+        to_four_bits(adapted, "down.copy")
+    with pytest.raises(ValueError, match="'base' lies inside an adapter"):
+        to_four_bits(lm.LoRALinear(nn.Linear(6, 4), 2, 5), "base")
