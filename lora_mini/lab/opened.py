@@ -137,27 +137,22 @@ def cut(before, runs, test, rng):
     is the base's; "whole" is the model itself. "hot" and "blocks": "cut" of those arms.
     """
     old, models = inside.matrices(before), [runs[name] for name in ("full", HOT, "blocks")]
-    X, Y, Z = ({name: np.linalg.svd(update, full_matrices=False) for name, update in
-                inside.updates(before, after).items()} for after in models)
+    X, Y, Z = (inside.updates(before, after) for after in models)
     full, hot, blocks = models
 
     def pays(model, part, taken, rank):
-        return seen(inside.placed(model, {n: old[n] + part(*svd, rank)
-                                          for n, svd in taken.items()}))
+        return seen(inside.placed(model, {n: old[n] + part(update, rank)
+                                          for n, update in taken.items()}))
 
     def seen(model):
         score = measure.excess(model, test)
         return score.content, score.total
 
-    def strongest(U, S, Vt, rank):
-        return (U[:, :rank] * S[:rank]) @ Vt[:rank]
-
-    def some(U, S, Vt, rank):  # as `inside.random_part`
-        mix, _ = np.linalg.qr(rng.standard_normal((len(S), rank)))
-        return (U * S) @ mix @ (mix.T @ Vt)
-    ways = {"cut": (full, strongest, X), "random": (full, some, X),
-            "only": (before, strongest, X), "hot": (hot, strongest, Y),
-            "blocks": (blocks, strongest, Z)}
+    def some(update, rank):
+        return inside.random_part(update, rank, rng)
+    ways = {"cut": (full, inside.strongest, X), "random": (full, some, X),
+            "only": (before, inside.strongest, X), "hot": (hot, inside.strongest, Y),
+            "blocks": (blocks, inside.strongest, Z)}
     return {"whole": seen(full)} | {
         what: [pays(model, part, taken, rank) for rank in RANKS]
         for what, (model, part, taken) in ways.items()}

@@ -107,17 +107,19 @@ def test_forgetting_has_both_prompts_replay_and_strengths():
         assert base[0][2] >= own["valid"] - 0.02  # at strength 0 the base speaks
 
 
-def test_a_verdict_by_hand_is_the_one_that_is_printed():
+@pytest.mark.parametrize("claim, name, found, task, rival, subject", [
+    ("C5", "0 new words, 256 examples", "arms", {"new": 0, "examples": 256}, "full", "LoRA r=8"),
+    ("C10", "12 new words, clipped", "variants", {"new": 12, "clip": 1.0}, "LoRA r=8", "DoRA r=8"),
+])
+def test_a_verdict_by_hand_is_the_one_that_is_printed(claim, name, found, task, rival, subject):
     """Ratio, mean and standard deviation, and Student's t of a printed table: 3.036 for six."""
-    name = "0 new words, 256 examples"
-    full, lora = (contrasts.cell("arms", arm=arm, new=0, examples=256)["total"]
-                  for arm in ("full", "LoRA r=8"))
-    f = [own["total"] for own in ARMS["own"]]
+    theirs, mine = (contrasts.cell(found, arm=arm, **task)["total"] for arm in (rival, subject))
+    f = [own["total"] for own in record.load(found)["own"]]
     logs = [math.log(max(a, low)) - math.log(max(b, low))
-            for a, b, low in zip(full, lora, f, strict=True)]
+            for a, b, low in zip(theirs, mine, f, strict=True)]
     reach = 3.036 * stdev(logs) / 4
     ends = [math.exp(fmean(logs) + side) for side in (0, -reach, reach)]
-    words = verdicts.seen(contrasts.effects("C5")[name], verdicts.contrasts("C5")[name], 6, name)
+    words = verdicts.seen(contrasts.effects(claim)[name], verdicts.contrasts(claim)[name], 6, name)
     factor, low, high = (float(x) for x in words.split("factor ")[1].translate(
         str.maketrans("[,]", "   ")).split())
     assert [factor, low, high] == pytest.approx(ends, abs=0.006)

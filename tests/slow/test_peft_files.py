@@ -14,7 +14,7 @@ from lora_mini import adapters
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures" / "peft"))
-from tiny import Tiny  # noqa: E402
+from tiny import Tiny, shaken  # noqa: E402
 
 X = torch.linspace(-2, 2, 30).view(5, 6)
 IDS = torch.arange(14).view(2, 7)
@@ -39,25 +39,16 @@ def llama():
     return transformers.LlamaForCausalLM(config).eval()
 
 
-def shaken(model, seed=1):
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
-
-
 def ours(**options):
     model = Tiny()
     lm.attach(model, ["q_proj", "up_proj"], 2, 5, **options)
-    return shaken(model)
+    return shaken(model).eval()
 
 
 def theirs(base, **options):
     config = peft.LoraConfig(r=2, lora_alpha=5, **{"target_modules": ["q_proj", "up_proj"]}
                              | options)
-    return shaken(peft.get_peft_model(base, config))
+    return shaken(peft.get_peft_model(base, config)).eval()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "pissa"])
@@ -96,7 +87,7 @@ def test_a_start_that_changes_the_base_is_refused_and_its_conversion_read(tmp_pa
     fresh.peft_config["default"].init_lora_weights = True  # as PEFT's documentation does
     fresh.save_pretrained(tmp_path / "start")
     fresh.peft_config["default"].init_lora_weights = start
-    shaken(fresh)
+    shaken(fresh).eval()
     fresh.save_pretrained(tmp_path / "plain",
                           path_initial_model_for_weight_conversion=tmp_path / "start")
     other = Tiny()
@@ -109,7 +100,7 @@ def test_a_hugging_face_model_goes_both_ways(tmp_path, dtype):
     model = llama().to(dtype)
     taken = lm.attach(model, "all-linear", 2, 5)
     assert len(taken) == 14 and not any("lm_head" in name for name in taken)
-    shaken(model)
+    shaken(model).eval()
     adapters.save(model, tmp_path / "ours")
     read = peft.PeftModel.from_pretrained(llama().to(dtype), tmp_path / "ours").eval()
     near = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
@@ -127,7 +118,7 @@ def test_an_adapted_model_can_not_be_saved_whole_and_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"names that from_pretrained fills at random.*save"):
         model.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
-    shaken(model)
+    shaken(model).eval()
     expected = model(IDS).logits
     adapters.switch(model, None)
     model.save_pretrained(tmp_path / "base")
@@ -148,14 +139,20 @@ def test_without_the_refusal_a_reload_would_be_filled_at_random(tmp_path):
     assert not torch.allclose(again(IDS).logits, model(IDS).logits, atol=0.01)
 
 
-def test_a_blend_is_pefts_by_concatenation_and_its_linear_merge(tmp_path):
+@pytest.fixture
+def pair(tmp_path):
+    """Adapters "a" and "b", on our model and on PEFT's."""
     model = Tiny()
     for seed, name in ((1, "a"), (2, "b")):
         adapters.add(model, name, ["q_proj", "up_proj"], 2, 5)
-        shaken(model, seed)
-        adapters.save(model, tmp_path / name)
+        adapters.save(shaken(model, seed), tmp_path / name)
     read = peft.PeftModel.from_pretrained(Tiny(), tmp_path / "a", adapter_name="a")
     read.load_adapter(tmp_path / "b", "b")
+    return model.eval(), read.eval()
+
+
+def test_a_blend_is_pefts_by_concatenation_and_its_linear_merge(pair):
+    model, read = pair
     for theirs_, ours_ in (("cat", "concat"), ("linear", "linear")):
         read.add_weighted_adapter(["a", "b"], [0.7, 0.4], theirs_, combination_type=theirs_)
         read.set_adapter(theirs_)
@@ -163,16 +160,10 @@ def test_a_blend_is_pefts_by_concatenation_and_its_linear_merge(tmp_path):
         torch.testing.assert_close(read.eval()(X), model.eval()(X), rtol=1e-4, atol=1e-5)
 
 
-def test_rows_are_pefts_mixed_batch(tmp_path):
-    model = Tiny()
-    for seed, name in ((1, "a"), (2, "b")):
-        adapters.add(model, name, ["q_proj", "up_proj"], 2, 5)
-        shaken(model, seed)
-        adapters.save(model, tmp_path / name)
-    read = peft.PeftModel.from_pretrained(Tiny(), tmp_path / "a", adapter_name="a").eval()
-    read.load_adapter(tmp_path / "b", "b")
+def test_rows_are_pefts_mixed_batch(pair):
+    model, read = pair
     names = ["a", "b", "__base__", "b", "a"]
-    with adapters.rows(model.eval(), [None if n == "__base__" else n for n in names]):
+    with adapters.rows(model, [None if n == "__base__" else n for n in names]):
         torch.testing.assert_close(model(X), read(X, adapter_names=names), rtol=1e-5, atol=1e-6)
 
 
