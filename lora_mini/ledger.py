@@ -18,7 +18,8 @@ STATES = {"adam": 2, "adamw": 2, "momentum": 1, "sgd": 0}  # extra numbers per t
 class Ledger:
     """Numbers (parameters) and bytes (the rest) of one model in training.
 
-    activation_bytes: what autograd keeps for the backward pass of one batch, None without a batch.
+    weight_bytes: of parameters and buffers; weights in four bits are buffers. activation_bytes:
+    what autograd keeps for the backward pass of one batch, None without a batch.
     """
 
     parameters: int
@@ -50,11 +51,13 @@ def ledger(model, optimizer="adamw", batch=None):
         raise ValueError(f"optimizer must be one of {', '.join(STATES)}, got {optimizer!r}")
     everything = list(model.parameters())  # each tensor once, however many names it has
     trained = [p for p in everything if p.requires_grad]
+    in_bits = sum(m.in_features * m.out_features for m in model.modules()
+                  if isinstance(m, nn.Linear) and hasattr(m, "dequantize"))  # W is no parameter
     gradient_bytes = sum(p.numel() * p.element_size() for p in trained)
     return Ledger(
-        parameters=sum(p.numel() for p in everything),
+        parameters=sum(p.numel() for p in everything) + in_bits,
         trainable=sum(p.numel() for p in trained),
-        weight_bytes=sum(p.numel() * p.element_size() for p in everything),
+        weight_bytes=sum(t.numel() * t.element_size() for t in (*everything, *model.buffers())),
         gradient_bytes=gradient_bytes,
         optimizer_bytes=STATES[optimizer] * gradient_bytes,
         activation_bytes=None if batch is None else activation_bytes(model, batch),

@@ -108,9 +108,8 @@ class FourBitLinear(nn.Linear):
     def __init__(self, in_features, out_features, bias=True, dtype=torch.float32):
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
-        n = in_features * out_features
-        blocks = -(-n // BLOCK)
-        self.register_buffer("codes", torch.zeros(-(-n // 2), dtype=torch.uint8))
+        blocks = -(-in_features * out_features // BLOCK)
+        self.register_buffer("codes", torch.zeros(blocks * BLOCK // 2, dtype=torch.uint8))
         self.register_buffer("steps", torch.zeros(blocks, dtype=torch.uint8))
         self.register_buffer("largest", torch.zeros(-(-blocks // GROUP)))
         self.register_buffer("mean", torch.zeros(()))
@@ -128,7 +127,7 @@ class FourBitLinear(nn.Linear):
         W = linear.weight
         made = cls(linear.in_features, linear.out_features, linear.bias is not None, W.dtype)
         codes, scales = quantize(W)
-        flat = F.pad(codes.flatten(), (0, codes.numel() % 2))
+        flat = F.pad(codes.flatten(), (0, -codes.numel() % BLOCK))
         made.codes = flat[::2] << 4 | flat[1::2]
         made.steps, made.largest, made.mean = scales_to_bytes(scales)
         if linear.bias is not None:
@@ -143,11 +142,11 @@ class FourBitLinear(nn.Linear):
     @torch.no_grad()
     def dequantize(self, dtype=None):
         """W (d_out, d_in), made anew."""
-        n = self.in_features * self.out_features
-        codes = torch.stack([self.codes >> 4, self.codes & 15], dim=1).flatten()[:n]
         scales = scales_from_bytes(self.steps, self.largest, self.mean)
-        W = dequantize(codes.view(self.out_features, self.in_features), scales)
-        return W.to(dtype or self.dtype)
+        two = torch.cartesian_prod(NF4, NF4).to(scales.device)  # the two levels of each byte
+        W = two.index_select(0, self.codes.int()).view(-1, BLOCK)  # 6 bytes a weight at the most
+        W = W.mul_(scales[:, None]).flatten()[:self.in_features * self.out_features]
+        return W.view(self.out_features, self.in_features).to(dtype or self.dtype)
 
     def forward(self, x):
         """x (..., d_in) -> (..., d_out)."""

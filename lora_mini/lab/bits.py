@@ -11,8 +11,8 @@ import copy
 import torch
 
 import lora_mini as lm
-from lora_mini.lab import bases, parts, sweep, trials
-from lora_mini.quant import normal_float, rounded
+from lora_mini.lab import bases, inside, parts, sweep, trials
+from lora_mini.quant import FP4, INT4, NF4, normal_float, rounded
 from lora_mini.world import measure, text, train
 from lora_mini.world.styles import STYLES
 
@@ -20,25 +20,28 @@ BITS = (32, 4, 3, 2)
 NEW = (0, 12)
 OWN, EVERY, STEPS = "own styles", 25, 200
 UNTRAINED = "nothing trained"
+ROUNDS = (0, 1, 5)  # of `near`
+KINDS = {"NF4": NF4, "INT4": INT4, "FP4": FP4}
 
 
 def in_bits(base, bits):
     """A copy of a GPT whose blocks' matrices are rounded to so many bits; 32 leaves them alone."""
-    model = copy.deepcopy(base)
-    for name, layer in model.named_modules():
-        if name.endswith("_proj"):
-            _round(layer, bits)
-    return model
+    return copy.deepcopy(base) if bits == 32 else in_levels(base, normal_float(bits))
 
 
 @torch.no_grad()
-def _round(linear, bits):
-    if bits != 32:
-        linear.weight.copy_(rounded(linear.weight, normal_float(bits)))
+def in_levels(base, levels):
+    """A copy of a GPT whose blocks' matrices are rounded to these levels."""
+    model = copy.deepcopy(base)
+    for name, layer in model.named_modules():
+        if name.endswith("_proj"):
+            layer.weight.copy_(rounded(layer.weight, levels))
+    return model
 
 
 def make(jobs, journal):
-    """"cells": what was learned on which bits, and paid where; "own": what a base pays."""
+    """"cells": what was learned on which bits, and paid where; "own": what a base pays; "kinds":
+    what it pays under other levels of four bits, a map."""
     learned = [{"arm": "LoRA r=8", "bits": bits, "new": new, "examples": 256}
                for new in NEW for bits in BITS]
     back = [{"arm": arm, "bits": bits, "task": OWN} for bits in BITS
@@ -49,14 +52,18 @@ def make(jobs, journal):
     cells = [placed for cell in done for placed in spread(cell)]
     with sweep.workers(recover, jobs, journal) as run:
         cells += sweep.sweep(run, OWN, back, parts.rates)
+    bare = [{"arm": UNTRAINED, "bits": bits, "rounds": rounds, "task": OWN}
+            for bits in BITS for rounds in (ROUNDS if bits < 32 else (0,))]
     with sweep.workers(untrained, jobs, journal) as run:
-        plans = [(bits, seed) for bits in BITS for seed in bases.REPORT]
-        found = iter(run(UNTRAINED, plans))
-        bare = [{"arm": UNTRAINED, "bits": bits, "task": OWN}
-                | sweep.columns([next(found) for _ in bases.REPORT]) for bits in BITS]
+        found = iter(run(UNTRAINED, [(cell["bits"], cell["rounds"], seed) for cell in bare
+                                     for seed in bases.REPORT]))
+        bare = [cell | sweep.columns([next(found) for _ in bases.REPORT]) for cell in bare]
+    with sweep.workers(of_kind, jobs, journal) as run:
+        found = iter(run("kinds", [(kind, seed) for kind in KINDS for seed in bases.REPORT]))
+        kinds = {kind: sweep.columns([next(found) for _ in bases.REPORT]) for kind in KINDS}
     own = [{key: bare[0][key][i] for key in ("content", "chance", "total", "valid")}
            for i in range(len(bases.REPORT))]
-    return {"cells": cells + bare, "own": own}
+    return {"cells": cells + bare, "kinds": kinds, "own": own}
 
 
 def spread(cell):
@@ -134,9 +141,40 @@ def recover(cell, rate, seed, report=True):
         scored(model, seed) if report else {})
 
 
-def untrained(bits, seed):
-    """A base in so many bits, on its own styles."""
-    return scored(in_bits(bases.base_of(seed), bits), seed)
+def untrained(bits, rounds, seed):
+    """A base in so many bits, on its own styles; "off": how far its weights are."""
+    before = bases.base_of(seed)
+    model = near(before, bits, rounds) if rounds else in_bits(before, bits)
+    return scored(model, seed) | {"off": error(before, model)}
+
+
+@torch.no_grad()
+def near(base, bits, rounds, rank=8):
+    """A copy of a GPT whose matrices are Q + B A: Q rounded to bits, B A of a rank, by so many
+    rounds of LoftQ (Li et al. 2023, algorithm 1): Q from W - B A, then B A from W - Q."""
+    model = copy.deepcopy(base)
+    for name, layer in model.named_modules():
+        if name.endswith("_proj"):
+            W, BA = layer.weight.clone(), 0
+            for _ in range(rounds):
+                Q = rounded(W - BA, normal_float(bits))
+                BA = torch.from_numpy(inside.strongest((W - Q).numpy(), rank))
+            layer.weight.copy_(Q + BA)
+    return model
+
+
+def of_kind(kind, seed):
+    """A base in four bits of a kind, on its own styles; "off": how far its weights are."""
+    before = bases.base_of(seed)
+    model = in_levels(before, KINDS[kind])
+    return scored(model, seed) | {"off": error(before, model)}
+
+
+def error(before, after):
+    """The norm of the difference over the norm, of the blocks' matrices together."""
+    old, new = (torch.cat([p.detach().flatten() for name, p in model.named_parameters()
+                           if "_proj.weight" in name]) for model in (before, after))
+    return ((new - old).norm() / old.norm()).item()
 
 
 def scored(model, seed):

@@ -13,6 +13,7 @@ MAY = {  # a room or file: what of lora_mini it may import
     "world": {"world"},
     "model": GROUND,
     "quant": GROUND,
+    "shapes": {"quant"},
     "variants": GROUND,
     "audit": GROUND | {"model", "variants"},
     "adapters": GROUND | {"model", "variants", "adapters"},

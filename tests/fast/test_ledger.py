@@ -6,6 +6,7 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini.ledger import ledger, lora_parameters
+from lora_mini.quant import to_four_bits
 from lora_mini.variants import DoRALinear
 from lora_mini.world.gpt import GPT, Config
 
@@ -24,6 +25,15 @@ def test_a_count_by_hand_before_and_after_attaching():
     lora = ledger(net)
     assert (lora.parameters, lora.trainable) == (40 + 2 * (6 + 4), 20)
     assert (lora.weight_bytes, lora.gradient_bytes, lora.optimizer_bytes) == (240, 80, 160)
+
+
+def test_weights_in_four_bits_are_all_numbers_and_few_bytes():
+    net = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 2, bias=False))
+    to_four_bits(net, "0")
+    book = ledger(net)
+    codes, scales = 64 * 128 // 2, 128 + 4 + 4  # a byte each; the group's; the mean's
+    assert book.parameters == 64 * 128 + 128 + 256
+    assert book.weight_bytes == codes + scales + 4 * (128 + 256)
 
 
 def test_lora_parameters_of_the_models_in_the_course_notes():
