@@ -108,8 +108,7 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         "lora_mini/adapters/shelf.py", "    park(model)\n    if coming:\n", "    if coming:\n",
         "fast/test_adapters.py::test_switching_is_bit_for_bit_and_leaves_the_base_alone"),
     "a four-bit layer whose nibbles change places": (
-        "lora_mini/quant.py", "[self.codes >> 4, self.codes & 15]",
-        "[self.codes & 15, self.codes >> 4]",
+        "lora_mini/quant.py", "flat[::2] << 4 | flat[1::2]", "flat[1::2] << 4 | flat[::2]",
         "fast/test_quant.py::test_a_layer_is_its_rounded_weight_in_output_and_gradient"),
     "the scales of four bits rounded without their mean": (
         "lora_mini/quant.py", "[:len(steps)] + mean", "[:len(steps)]",
@@ -117,6 +116,18 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a four-bit base that no fingerprint sees": (
         "lora_mini/adapters/files.py", 'if isinstance(module, nn.Linear) and', "if False and",
         "fast/test_quant.py::test_an_adapter_of_a_four_bit_base_is_saved_and_knows_its_base"),
+    "a ledger that leaves out what is kept in four bits": (
+        "lora_mini/ledger.py", "(*everything, *model.buffers())", "everything",
+        "fast/test_ledger.py::test_weights_in_four_bits_are_all_numbers_and_few_bytes"),
+    "a peak that forgets what went": (
+        "lora_mini/lab/peak.py", "        self.now -= size\n", "        pass\n",
+        "fast/test_peak.py::test_a_peak_by_hand"),
+    "an adapter moved, but not onto the other base": (
+        "lora_mini/lab/bits.py", "layer.base.weight.copy_(onto.get_submodule(name).weight)", "pass",
+        "fast/test_record_11.py::test_an_adapter_elsewhere_is_the_merged_matrix_by_hand"),
+    "a model whose keys are as wide as its queries": (
+        "lora_mini/shapes.py", '"k_proj": (self.kv, d)', '"k_proj": (d, d)',
+        "fast/test_ledger.py::test_a_skeleton_is_counted_as_by_hand"),
     "activations counted once for each that looks at them": (
         "lora_mini/ledger.py", "kept[memory._cdata] = memory", "kept[len(kept)] = memory",
         "fast/test_ledger.py::test_activations_are_counted_as_by_hand"),

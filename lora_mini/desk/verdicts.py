@@ -47,7 +47,8 @@ def claims():
 def planned():
     """All contrasts, by claim or prediction. What was planned later has a file of its own, so that
     older plans keep their hash."""
-    plans = [tomllib.loads(path.read_text("utf-8")) for path in HERE.glob("contrasts*.toml")]
+    files = sorted(HERE.glob("contrasts*.toml"))
+    plans = [tomllib.loads(path.read_text("utf-8")) for path in files]
     return {claim: rules for plan in plans for claim, rules in plan.items()}
 
 

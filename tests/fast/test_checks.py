@@ -8,7 +8,21 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini.desk import checks
-from lora_mini.desk.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10
+from lora_mini.desk.checks import (
+    nb00,
+    nb01,
+    nb02,
+    nb03,
+    nb04,
+    nb05,
+    nb06,
+    nb07,
+    nb08,
+    nb09,
+    nb10,
+    nb11,
+    nb12,
+)
 from lora_mini.world import train
 
 stripes = np.where(np.arange(256) // 8 % 2 == 1, 40.0, 0.0)
@@ -149,6 +163,17 @@ def scale_of(config):
 def side_by_side(factor):
     return lambda A1, B1, s1, w1, A2, B2, s2, w2: (np.concatenate([A1, A2]), np.concatenate(
         [factor(s1, w1) * B1, factor(s2, w2) * B2], axis=1))
+
+
+def in_levels(scale):
+    """Each weight's nearest level, with the scale that `scale` makes of a block."""
+    return lambda w, levels: scale(w) * levels[
+        np.abs(w[:, None] / scale(w) - levels).argmin(axis=1)]
+
+
+def trained(size=lambda out, into, r: r * (out + into), blocks=True):
+    return lambda linear, layers, targets, rank: (layers if blocks else 1) * sum(
+        size(*linear[name], rank) for name in targets)
 
 
 def distance(scaled=True, over="first"):
@@ -410,6 +435,52 @@ CASES = [  # a check, an answer, and what it must say
     (nb10.check_apart, distance(over="second"), "the norm of the first update"),
     (nb10.check_apart, distance(over=None), "divide it by the norm"),
     (nb10.check_apart, lambda *a: distance()(*a)**2, "over the norm of the first one"),
+    (nb11.check_round_block, in_levels(lambda w: np.abs(w).max()), "solved"),
+    (nb11.check_round_block, in_levels(lambda w: w.max()), "largest *absolute* value"),
+    (nb11.check_round_block, in_levels(lambda w: 1.0), "divide by the block's scale"),
+    (nb11.check_round_block, lambda w, levels: in_levels(lambda w: np.abs(w).max())(w, levels)
+     / np.abs(w).max(), "multiply by the scale again"),
+    (nb11.check_round_block, lambda w, levels: w, "one of the levels"),
+    (nb11.check_round_block, lambda w, levels: w[:2], "in its shape"),
+    (nb11.check_round_block, lambda w, levels: np.abs(w).max() * levels[np.searchsorted(
+        levels[:-1], w / np.abs(w).max())], "the least distance"),
+    (nb11.check_bits, 5.0, "solved"),
+    (nb11.check_bits, 4.5, "two numbers of 16 bits"),
+    (nb11.check_bits, 1, "the code has 4 more"),
+    (nb11.check_bits, 4, "that is the code alone"),
+    (nb11.check_bits, 4.25, "count bits"),
+    (nb11.check_bits, 20, "for 32 weights"),
+    (nb11.check_unpack, lambda p: np.stack([p >> 4, p & 15], axis=1).ravel(), "solved"),
+    (nb11.check_unpack, lambda p: np.stack([p & 15, p >> 4], axis=1).ravel(), "as 15, 3, 7, 0"),
+    (nb11.check_unpack, lambda p: np.concatenate([p >> 4, p & 15]), "then flatten"),
+    (nb11.check_unpack, lambda p: p >> 4, "twice as many"),
+    (nb11.check_unpack, lambda p: np.stack([p >> 4, p], axis=1).ravel(), "at most 15"),
+    (nb11.check_unpack, lambda p: np.stack([p >> 4, p >> 4], axis=1).ravel(), "first of the two"),
+    (nb12.check_trained, trained(), "solved"),
+    (nb12.check_trained, trained(blocks=False), "that is one block"),
+    (nb12.check_trained, lambda linear, layers, targets, rank: trained()(
+        linear, layers, linear, rank), "only the layers in `targets`"),
+    (nb12.check_trained, trained(lambda out, into, r: out * into), "that is W itself"),
+    (nb12.check_trained, trained(lambda out, into, r: 2 * r * into), "not all layers are square"),
+    (nb12.check_trained, trained(lambda out, into, r: 7), "in A and d_out * rank in B"),
+    (nb12.check_break_even, 1024 / 6, "solved"),
+    (nb12.check_break_even, 171, "solved"),
+    (nb12.check_break_even, 512, "as many numbers as W"),
+    (nb12.check_break_even, 1024 / 3, "6 N R are spent"),
+    (nb12.check_break_even, 6144, "larger than N"),
+    (nb12.check_break_even, 8, "solve for R"),
+    (nb12.check_factor_gradients, lambda G, X, A, B, s: (s * (G @ B).T @ X, s * G.T @ (X @ A.T)),
+     "solved"),
+    (nb12.check_factor_gradients, lambda G, X, A, B, s: (
+        s * (B.T @ G.T) @ X, ((s * A) @ X.T @ G).T), "solved"),
+    (nb12.check_factor_gradients, lambda G, X, A, B, s: (s * G.T @ (X @ A.T), s * (G @ B).T @ X),
+     "for A first"),
+    (nb12.check_factor_gradients, lambda G, X, A, B, s: ((G @ B).T @ X, s * G.T @ (X @ A.T)),
+     "A's gradient is"),
+    (nb12.check_factor_gradients, lambda G, X, A, B, s: (s * (G @ B).T @ X, G.T @ (X @ A.T)),
+     "B's gradient is"),
+    (nb12.check_factor_gradients, lambda G, X, A, B, s: (
+        s * B.T @ (G.T @ X), s * G.T @ X @ A.T), "a whole (d_out, d_in)"),
 ]
 
 

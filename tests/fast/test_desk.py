@@ -360,7 +360,15 @@ GOOD = {"C1": ("base_unchanged", "only_factors_moved", "in_place_round_trip_exac
         "C6": ("one_base_for_all", "swapped_below_a_second", "merged_it_takes_no_more_operations",
                "merged_it_still_serves_other_adapters"),
         "C16": ("same_weights_give_the_same_bytes", "a_small_part_of_the_base",
-                "a_line_diff_shows_what_changed")}
+                "a_line_diff_shows_what_changed"),
+        "C3": ("GPT3_at_rank_1_trains_that_few", "at_rank_4_to_a_tenth",
+               "on_an_8_billion_model_with_all_layers_adapted"),
+        "C4": ("GPT3_without_activations_to_a_third", "eight_billion_with_a_text_of_256_tokens",
+               "eight_billion_with_one_of_4096_tokens"),
+        "C7": ("an_8_billion_model_with_LoRA_fits_24_GB", "in_full_it_does_not",
+               "on_four_bits_it_learns_as_well", "a_65_billion_model_fits_in_four_bits")}
+CONDITIONS = {**{claim: {names[-1]} for claim, names in GOOD.items()},
+              "C4": set(GOOD["C4"][1:]), "C7": set(GOOD["C7"][2:])}
 
 
 @pytest.mark.parametrize("claim", GOOD)
@@ -368,7 +376,7 @@ def test_each_fact_reversed_turns_the_verdict(claim):
     facts = dict.fromkeys(GOOD[claim], True)
     assert str(verdicts.judge(claim, **facts)) == f"{claim} holds."
     for name in GOOD[claim]:
-        word = "holds when" if name == GOOD[claim][-1] else "misleading"
+        word = "holds when" if name in CONDITIONS[claim] else "misleading"
         reversed_ = verdicts.judge(claim, **facts | {name: False})
         assert reversed_.word == word
         assert verdicts.claims()[claim]["facts"][name]["else"] in str(reversed_)

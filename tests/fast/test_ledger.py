@@ -7,6 +7,7 @@ from torch import nn
 import lora_mini as lm
 from lora_mini.ledger import ledger, lora_parameters
 from lora_mini.quant import to_four_bits
+from lora_mini.shapes import skeleton
 from lora_mini.variants import DoRALinear
 from lora_mini.world.gpt import GPT, Config
 
@@ -34,6 +35,15 @@ def test_weights_in_four_bits_are_all_numbers_and_few_bytes():
     codes, scales = 64 * 128 // 2, 128 + 4 + 4  # a byte each; the group's; the mean's
     assert book.parameters == 64 * 128 + 128 + 256
     assert book.weight_bytes == codes + scales + 4 * (128 + 256)
+
+
+def test_a_skeleton_is_counted_as_by_hand():
+    d, kv, ff, words = 4096, 1024, 14336, 128256  # Llama 3 8B
+    block = 2 * d * d + 2 * kv * d + 3 * d * ff + 2 * d
+    assert ledger(skeleton("llama3-8b")).parameters == 32 * block + 2 * words * d + d
+    net = skeleton("llama3-8b", four_bits=True)
+    lm.attach(net, ["k_proj"], rank=2, alpha=5)
+    assert ledger(net).trainable == 32 * 2 * (d + kv)
 
 
 def test_lora_parameters_of_the_models_in_the_course_notes():

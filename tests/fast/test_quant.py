@@ -50,6 +50,30 @@ def test_the_papers_own_formula_gives_other_levels():
     assert max((scaled - level).abs().min() for level in NF4) > 0.01
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_levels_of_other_bits_follow_the_same_recipe(bits):
+    """By another path: shares of a million sorted draws instead of the quantile function."""
+    levels, n = quant.normal_float(bits), 2**bits
+    assert len(levels.unique()) == n and levels[0] == -1 and levels[-1] == 1
+    assert (levels > 0).sum() == n / 2 and 0.0 in levels.tolist()
+    far = (1 - 1 / (2 * (n - 1)) + 1 - 1 / (2 * n)) / 2
+    draws = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)).sort().values
+    shares = torch.linspace(far, 0.5, n // 2 + 1)[:-1]
+    above = draws[(shares * len(draws)).long()]
+    torch.testing.assert_close(levels[levels > 0].flip(0), above / above[0], rtol=0.02, atol=0.02)
+    with pytest.raises(ValueError, match="from 2 to 8, got 9"):
+        quant.normal_float(9)
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (7, 9), (65, 3), (64, 256)])
+def test_a_layers_weight_is_what_codes_and_scales_stand_for(shape):
+    plain = linear(*shape)
+    four = FourBitLinear.from_linear(plain)
+    assert torch.equal(four.weight, quant.rounded(plain.weight))
+    meta = copy.deepcopy(four).to("meta")
+    assert meta.weight.shape == plain.weight.shape and meta.weight.is_meta
+
+
 @pytest.mark.parametrize("levels, count", [(quant.NF4, 16), (quant.INT4, 16), (quant.FP4, 15)])
 @pytest.mark.parametrize("shape", [(7, 9), (16, 8)])
 def test_each_weight_gets_its_nearest_level_times_its_blocks_largest(levels, count, shape):

@@ -35,14 +35,13 @@ def check_round_block(round_block):
 
 
 def check_bits(bits):
-    """4 bits of code, 8 of scale for 64 weights, 32 for 64 * 256."""
-    answer(lambda: bits, lambda b: abs(b - (4 + 8 / 64 + 32 / (64 * 256))) < 6e-4, [
-        (lambda b: abs(b - (4 + 8 / 64)) < 6e-4, "the scales' own scales are missing: 32 bits for 64 * 256"),
-        (lambda b: abs(b - (8 / 64 + 32 / (64 * 256))) < 6e-4, "that is for the scales; the code has 4 more"),
-        (lambda b: abs(b - 4.5) < 6e-4, "that is with scales in float32"),
-        (lambda b: abs(b - (4 + 8 / 64 + 32 / 256)) < 6e-4, "a scale of scales serves 256 scales, and each of "
-                                                            "them 64 weights"),
-        (lambda b: True, "a code for each weight; 8 bits for 64 weights; 32 bits for 64 * 256 weights"),
+    """4 bits of code; a scale and a smallest value of 16 bits for 32 weights."""
+    answer(lambda: bits, lambda b: abs(b - 5) < 1e-6, [
+        (lambda b: abs(b - 4.5) < 1e-6, "a block has two numbers of 16 bits, not one"),
+        (lambda b: abs(b - 1) < 1e-6, "that is for scale and smallest value; the code has 4 more"),
+        (lambda b: abs(b - 4) < 1e-6, "that is the code alone"),
+        (lambda b: abs(b - 4.25) < 1e-6, "16 bits are two bytes; count bits"),
+        (lambda b: True, "a code for each weight, and 2 * 16 bits for 32 weights"),
     ])
 
 
