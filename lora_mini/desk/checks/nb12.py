@@ -34,9 +34,10 @@ def check_trained(trained):
 
 
 def check_break_even(rank):
-    """2 N^2 + 6 N R = 3 N^2 at R = N / 6."""
-    answer(lambda: rank, lambda r: 170 <= r <= 171, [
-        (lambda r: abs(r - 512) < 1, "that is where the adapter has as many numbers as W; count the products"),
+    """2 N^2 + 6 N R reaches 3 N^2 at R = N / 6, or 171 whole ones."""
+    answer(lambda: rank, lambda r: r == 171, [
+        (lambda r: 170 <= r < 171, "at 170 it still needs a little less"),
+        (lambda r: abs(r - 512) < 1, "that is where the adapter has as many numbers as W; count multiply-adds"),
         (lambda r: abs(r - 1024 / 3) < 1, "N^2 are saved, and 6 N R are spent"),
         (lambda r: r > 1024, "it can't be larger than N: divide N^2 by 6 N"),
         (lambda r: True, "set 2 N^2 + 6 N R equal to 3 N^2, and solve for R"),
