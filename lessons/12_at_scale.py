@@ -511,11 +511,11 @@ def factor_gradients(G, X, A, B, s):  # G (n, d_out), X (n, d_in), A (r, d_in), 
 check_factor_gradients(factor_gradients)
 
 # %% [markdown]
-# Folding costs $r\, d_{in} d_{out}$ whatever the number of tokens; two thin products cost $n\, r\, (d_{in}
-# + d_{out})$. So in the forward pass it pays at any rank, from $n = d_{in} d_{out} / (d_{in} + d_{out})$
-# tokens on: half the width of a square layer. `step.folds` asks just that. Over the whole step the count
-# says twice as many, since $X A^T$ has to be computed again on the way back. What does the clock say in
-# between?
+# Folding costs $r\, d_{in} d_{out}$ whatever the number of tokens; two thin products cost
+# $n\, r\, (d_{in} + d_{out})$. So in the forward pass it pays at any rank, from
+# $d_{in} d_{out} / (d_{in} + d_{out})$ tokens on: half the width of a square layer. `step.folds` asks just
+# that. Over the whole step the count says twice as many, since $X A^T$ has to be computed again on the way
+# back. What does the clock say in between?
 
 # %% tags=["measured"]
 def between(n, N=512):
