@@ -295,7 +295,7 @@ RANKS = (1, 4, 16, 64, 256)
 MODELS = ("roberta-large", "gpt2-large", "llama3-8b", "llama-65b", "gpt3")
 SETUPS = {"LoRA, all layers, 16 bits": (False, "all-linear", "adamw"), "LoRA, q and v, 16 bits":
           (False, ["q_proj", "v_proj"], "adamw"), "LoRA, all layers, 4 bits": (True, "all-linear", "adamw"),
-          "the same, SGD": (True, "all-linear", "sgd")}
+          "all layers, 4 bits, SGD": (True, "all-linear", "sgd")}
 
 
 def gigabytes(name, four_bits, targets, optimizer):
@@ -310,7 +310,7 @@ def gigabytes(name, four_bits, targets, optimizer):
 memory = {name: {label: gigabytes(name, *setup) for label, setup in SETUPS.items()} for name in MODELS}
 
 # %%
-CurveSlider([SHAPES[name].title for name in MODELS], RANKS, list(memory.values()),
+CurveSlider(["RoBERTa", "GPT-2", "Llama 8B", "LLaMA 65B", "GPT-3"], RANKS, list(memory.values()),
             "Memory over the rank for five models: LoRA on Llama 3 8B needs 17 GB in 16 bits and 6 in four "
             "at rank 16, LLaMA 65B 38 in four bits; GPT-3 fits on neither card.", name="model", xlabel="rank",
             ylabel="GB, without activations", start=2,
@@ -537,7 +537,7 @@ for n, found in middle.items():
 expect("at twice the width folding is faster", middle[1024]["LoRA, folded"] < middle[1024]["LoRA, thin"])
 
 # %% [markdown]
-# In 16 bits the course never folds: $V$ would be rounded, and a small update swallowed (14 has the bug).
+# In 16 bits the course never folds: $V$ would be rounded, and a small update swallowed.
 #
 # ## When one machine is not enough (second reading)
 # Two processes take half of each batch and must agree on every gradient. Two ways of PyTorch's own:
