@@ -65,9 +65,9 @@ print(f"{len(old)} matrices, 64 singular values in each: {sorted({W.shape for W 
 # ### Bets 1 to 4
 # What percentage of the energy do the **8 strongest** of 64 directions hold:
 # 1. in pure Gaussian noise, 64 x 64;
-# 2. in the update of full fine-tuning, 0 new words, mean of the twelve matrices?
+# 2. in the update of full fine-tuning, 0 new words, mean of twelve matrices and sixteen recorded bases?
 #
-# Now take a fully tuned model apart, 12 new words.
+# Now take a fully tuned model apart, 12 new words; the answers are means over the same bases.
 #
 # 3. Once only the twelve matrices are as tuned, and the rest as in the base; once only the rest is as tuned.
 #    Which half pays less by itself, by a factor of 1.5 or more in the excess: `"matrices"`, `"rest"`, or
@@ -92,9 +92,9 @@ settle("08 percent of noise in 8 of 64 directions", 100 * svd.energy_kept(S, 8),
 print("directions for 90 percent of the energy:", svd.rank_for_error(S, 0.1**0.5))
 
 # %% [markdown]
-# An eighth of the directions holds far more than an eighth of the energy: the singular values of noise are
-# not all equal. So a picture of falling singular values proves nothing by itself. From now on we compare
-# every update with *noise of its own shape and norm*:
+# An eighth of the directions holds far more than an eighth of the energy, as the singular values of noise are
+# not all equal. A picture of falling singular values proves nothing by itself. From now on we compare every
+# update with *noise of its own shape and norm*:
 
 # %%
 def noise_like(X, rng):
@@ -184,6 +184,7 @@ for new in (0, 12):
 
 # %% [markdown]
 # Full updates are neither "of low rank" nor "like noise": they fill 11 to 15 directions where noise fills 38.
+# (Four of the twelve matrices are longer one way, 256; there noise fills more than in the square one above.)
 # And of its 8 directions LoRA fills about 4.
 #
 # Drag the rank: one of your own updates, grey for 0. Below it is noise of the same norm at the fixed ranks.
@@ -203,13 +204,12 @@ show(fig, "Noise of the same norm, at the same ranks: paler, because each rank h
 
 # %% [markdown]
 # ## What the job needs
-# What an update *holds* is one question, what its *job* needs is another. Ask the model: keep the $k$
-# strongest directions of each of the twelve updates, put the sums $W_0 + \Delta W_k$ into it, and measure the
-# excess.
+# What an update *holds* is one question, what its *job* needs another. Keep the $k$ strongest directions of
+# each of the twelve updates, put the sums $W_0 + \Delta W_k$ into the model, and measure the excess.
 #
 # ### Exercise 1: complete (4 minutes)
-# `cut` returns $W_0$ plus the $k$ strongest directions of the update. `W0` and `W` are NumPy matrices, and
-# `np.linalg.svd(X, full_matrices=False)` gives $U$, the singular values, and $V^\top$.
+# `cut` returns $W_0$ plus the $k$ strongest directions of the update. `W0` and the tuned `W` are NumPy
+# matrices, and `np.linalg.svd(X, full_matrices=False)` gives $U$, the singular values, and $V^\top$.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb08 import check_cut
@@ -252,7 +252,8 @@ for label, what, rank in (("the base, where nothing is tuned", "only", 0),
 
 # %% [markdown]
 # (*Recorded*, mean of sixteen bases.) Either half by itself does most of the way from the base, and neither
-# does all of it: the two overlap, and each needs the other for the last part. The matrices alone come nearer.
+# does all of it: what the two gain, added up, is more than both together gain. The matrices alone come
+# nearer. Now cut the matrices' updates, and leave the rest as tuned.
 
 # %%
 fig, columns = axes(7.4, 3.2, 2, sharey=True)
@@ -268,8 +269,8 @@ for ax, new in zip(columns, (0, 12), strict=True):
     ax.set(title=f"{new} new words", xlabel="directions kept, of 64", yscale="log")
 columns[0].set(ylabel="excess, nats per token")
 columns[0].legend(fontsize=7)
-show(fig, "Recorded, mean of sixteen bases, and each of them. Solid: the strongest directions. Dotted: as "
-          "many random ones. Green: the arm blocks, where nothing but these matrices trains, in full.",
+show(fig, "Recorded, sixteen bases and their mean. Solid: the strongest directions. Dotted: as many random ones "
+          "of the update's. Green: the arm blocks, where nothing but these matrices trains, in full.",
      alt="Excess with 8 directions: " + "; ".join(
          f"{new} new words, full {fmean(paid('cut', new, 8)):.3f}, "
          f"random {fmean(paid('random', new, 8)):.2f}, "
@@ -277,9 +278,9 @@ show(fig, "Recorded, mean of sixteen bases, and each of them. Solid: the stronge
          f"LoRA trained at 8 {fmean(cell('LoRA r=8', new)):.3f}" for new in (0, 12)) + ".")
 
 # %% [markdown]
-# Do you see the blue square on the right? We come back to it. First the claim: *the update lies in a low-rank
-# subspace*. Said as a question about the job: does the model pay as much with 8, or 16, of 64 directions as
-# with all of them? (In the verdict a factor below 1 means that the cut model pays more.)
+# We come back to the blue square on the right. First the claim: *the update lies in a low-rank subspace*.
+# Said as a question about the job: does the model pay as much with 8, or 16, of 64 directions as with all
+# of them? (In the verdict a factor below 1 means that the cut model pays more.)
 
 # %%
 verdict("C13", contrasts.effects("C13"))
@@ -300,26 +301,25 @@ expect("both cuts cost what the record predicts", all(
 
 # %% [markdown]
 # With 0 new words, 8 directions serve as well as 64, although they leave out a seventh of the energy. With
-# 12 new words they leave out a quarter, and the model pays nearly twice as much. 16 serve on both. Energy
-# doesn't tell you what the job needs.
+# 12 new words they leave out a quarter, and the model pays nearly twice as much. 16 serve on both. Does the
+# energy tell what the job needs?
 #
-# ### It depends on more than the job
+# ### It depends on more than the energy
 
 # %%
-print(f"{'excess, 12 new words':40s}{'8 of 64':>9s}{'16':>8s}{'all':>8s}{'8 : all':>9s}")
-for label, what in (("full", "cut"), ("full, at three times the rate", "hot"),
-                    ("blocks", "blocks")):
+print(f"{'excess, 12 new words':32s}{'8 of 64':>9s}{'16':>8s}{'all':>8s}{'8 : all':>9s}{'energy of 8':>13s}")
+for label, what in (("full", "cut"), ("full, three times the rate", "hot"), ("blocks", "blocks")):
     found = [fmean(paid(what, 12, rank)) for rank in (8, 16, 64)]
-    print(f"{label:40s}" + "".join(f"{x:{w}.4f}" for x, w in zip(found, (9, 8, 8), strict=True))
-          + f"{found[0] / found[2]:9.1f}")
-print(f"{'LoRA, trained at rank 8':40s}{fmean(cell('LoRA r=8', 12)):9.4f}")
+    print(f"{label:32s}" + "".join(f"{x:{w}.4f}" for x, w in zip(found, (9, 8, 8), strict=True))
+          + f"{found[0] / found[2]:9.1f}{kept[f'{label}, 12'][4]:13.2f}")
+print(f"{'LoRA, trained at rank 8':32s}{fmean(cell('LoRA r=8', 12)):9.4f}")
 
 # %% [markdown]
-# (*Recorded*. These rows have no verdict.) With 12 new words the bases that choose could hardly tell two
-# rates apart, and then the gentler one reports. At the other one full fine-tuning pays less, and 8
-# directions cost it a factor of 1.3 instead of 1.9: inside the margin. So the line of the verdict that
-# fails hangs on one step of the grid. But in *blocks*, where nothing except these matrices trains, 8 directions
-# cost a factor of 4.
+# (*Recorded*. These rows have no verdict.) The three bases that choose a rate could hardly tell two of them
+# apart, and by the rule of 06 the gentler one reports. At the other one 8 directions cost a factor of 1.3
+# instead of 1.9, while they hold about as much energy: the line of the verdict that fails hangs on one step
+# of the rates. And in *blocks*, where nothing except these matrices trains, in full, 8 directions hold as
+# much and cost a factor of 4.
 #
 # Now the blue square. LoRA changes the same matrices, at rank 8, and pays a quarter of what that cut pays:
 # as little as the whole update. So the update that full training *found* does not lie in 8 directions, and
@@ -348,6 +348,8 @@ drawn = [phi(*(np.linalg.qr(rng.standard_normal((64, 8)))[0].T for _ in range(2)
 print(f"two random subspaces, 8 of 64 dimensions: {fmean(drawn):.3f}")
 
 # %% [markdown]
+# Each row of the figure compares two updates. How far right of chance do they lie, on the side where an
+# update writes (left), and where it reads (right)?
 
 # %%
 fig, columns = axes(7.6, 3.4, 2, sharey=True)
@@ -377,13 +379,13 @@ print("A's change over the norm of its start: {:.2f}, with 12 new words {:.2f}".
 # %% [markdown]
 # - Two *full* updates, from different examples, share most of their first 8 directions on both sides.
 # - Two LoRA updates agree on the left, where they write, and on the right little more than by chance. But
-#   an update's right directions are those of the rows of $A$, and $A$ stays near its own random *start*:
-#   0.87 with 0 new words.
-# - From *one start* of $A$ they agree on both sides. On the right so do legal and *medical*, 0.79: there
-#   $\phi$ sees the start more than the task. On the left legal and medical agree little more than by
-#   chance.
+#   an update's right directions are those of the rows of $A$, and they stay near $A$'s own random *start*:
+#   0.87 with 0 new words, 0.62 with 12, where $A$ moves by more than its own norm.
+# - From *one start* of $A$ they agree on both sides, on the left twice as much as from two. On the right so
+#   do legal and *medical*, 0.79 and 0.58; full updates, which have no $A$, come to 0.39 and 0.34 there. On
+#   the left legal and medical agree little more than $W_0$ and a full update do.
 #
-# So compare left directions, or put the start beside the right ones. Hu et al. compare right ones, from
+# So put the start beside what you compare, on the right above all. Hu et al. compare right directions, from
 # different starts: what they found shared in spite of that does not come from the start.
 
 # %% [markdown]
@@ -418,11 +420,15 @@ for new in (0, 12):
               f"{f'{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]':>20s}{mean['bound']:6.1f}")
 
 # %% [markdown]
-# (*Recorded*; the first number of a row is that of the new words, and "own" is $W_0$ along its own first 8
+# (*Recorded*; the first number of a row is that of the new words, and "own" the ratio of $W_0$'s own first 8
 # directions.) Here the updates' directions are 1.2 to 1.6 times as strong as random ones; in GPT-3's matrix
-# they were 16 times. But 16 could not have come out here. No $k$ directions see more of $W_0$ than its whole
-# norm, so no ratio exceeds $d / k$: 8 here, 3,072 there. And even $W_0$'s own directions reach 6 here only,
-# where in GPT-3's matrix they reach 21.67 / 0.02, about 1,080. A ratio means something beside its bound.
+# they were 16 times. But 16 could hardly have come out here: even $W_0$'s own directions reach 6, where in
+# GPT-3's matrix they reach 21.67 / 0.02, about 1,080. No $k$ directions see more of $W_0$, $m \times n$, than
+# its whole norm, so no ratio exceeds $\sqrt{mn} / k$. A ratio means something beside its bound.
+#
+# Their *amplification* is another ratio: $\lVert \Delta W \rVert$ over the column "update", 21.5 in that
+# matrix. Here LoRA comes to 1.6 and, with 12 new words, 4.4; full fine-tuning to 0.3 and 0.5, noise to 0.5
+# and 0.7. So LoRA amplifies, full fine-tuning doesn't.
 
 # %% [markdown]
 # ## Intruders (second reading)
@@ -455,8 +461,8 @@ check_newcomers(newcomers)
 # %% [markdown]
 # ### Bets 5 and 6
 # Twelve matrices with ten vectors each: 120 can be new. How many are new after LoRA at rank 8, with 0 new
-# words? And how many after *full fine-tuning*, if you scale its updates to a norm of 0.4 times that of $W_0$,
-# where training left it at 0.04?
+# words, in the mean of sixteen bases? And how many after *full fine-tuning*, if you scale its updates to a
+# norm of 0.4 times that of $W_0$, where training left it at 0.04?
 
 # %%
 bet("08 intruders after LoRA at rank 8", guess=None)
@@ -477,8 +483,8 @@ for new in (0, 12):
 
 # %% [markdown]
 # That is the published picture: LoRA has intruders, full fine-tuning hardly any. But noise of LoRA's norm
-# has some, too: with 12 new words nearly as many. And look at the last column: at rank 8 LoRA's updates are
-# four to eight times as large as full ones. So bring all of them to the *same* norm.
+# has some, too, and at rank 8 LoRA's updates are five to seven times as large as full ones. So bring all of
+# them to the *same* norm.
 
 # %%
 fig, columns = axes(7.4, 2.9, 2, sharey=True)
@@ -504,8 +510,7 @@ show(fig, "Recorded, mean of sixteen bases: each update scaled to five norms. La
 
 # %% [markdown]
 # At the same norm full fine-tuning makes *more* intruders than LoRA at rank 8, which makes more than rank 1.
-# (An update of rank 1 has one direction to add to each of twelve matrices.) So the first count shows norm and
-# rank, before it shows anything about the method.
+# So the first count showed the norm, before anything else.
 #
 # ### Do they make the model forget?
 # Shuttleworth et al. weaken them: they multiply an intruder's singular value in $W_{tuned}$ by a factor below
@@ -543,8 +548,9 @@ expect("as many intruders as the record predicts", prediction(
     [found[1] for found in rec["intruders"]["LoRA r=8, 0"]["count"]]).holds(count), of=four)
 
 # %% [markdown]
-# Two controls. One shrinks as many of the ten strongest vectors that are *no* intruders. The other is the
-# plain remedy of notebook 06: it weakens the whole update.
+# Two controls. One shrinks as many of the ten strongest vectors that are *no* intruders. (A hard one: they
+# lie near $W_0$'s, so weakening them harms the base.) The other is the plain remedy of 06: it weakens the
+# whole update. Of the intruders there are two curves: all, and only the strongest of each matrix.
 
 # %%
 fig, columns = axes(7.4, 3.2, 2, sharey=True)
@@ -592,15 +598,16 @@ for arm in ("LoRA r=8", "LoRA r=1"):
 #   gives none back. That part of the picture appears.
 # - But to weaken the *whole* update gives back more, at the same fit.
 #
-# A remedy can help although its *name* is not the cause: compare it with the plain one, at equal fit.
+# So intruders have to do with forgetting here, and yet a remedy that knows nothing of them does better.
+# Compare with the plain one at equal fit. (`ahead` reads the plain curve between two of its points.)
 
 # %% [markdown]
 # ## From this town to seven billion
-# - **Rank.** 8 of 64 directions are 12.5 percent. Of 4,096 they are 0.2 percent, so nothing here says how
-#   many directions a large update fills. Biderman et al. (arXiv 2405.09673, version 2, abstract) find full
-#   updates of a rank 10 to 100 times those usual for LoRA.
+# - **Rank.** 8 of 64 directions are 12.5 percent; of the 4,096 of a model of seven billion they are 0.2.
+#   Nothing here says how many directions a large update fills. Biderman et al. (arXiv 2405.09673, version
+#   2, abstract) find full updates of a rank 10 to 100 times those usual for LoRA.
 # - **Chance.** $\phi(8, 8)$ of random subspaces is 0.125 here, and 0.002 there. A ratio of amplification
-#   has a bound of $d / k$: 8 here, 512 there.
+#   has a bound of $d / k$ for a square matrix: 8 here, 512 there.
 # - **Intruders.** A random direction comes as near to one of $d$ others as this:
 
 # %%
@@ -610,18 +617,18 @@ for d in (64, 4096):
           f"{np.mean(draws.max(axis=1) / np.linalg.norm(draws, axis=1)):.2f}")
 
 # %% [markdown]
-# A threshold of 0.6 is high for both. But what else a tuned matrix does between the two, the town can't tell.
-# PEFT ships the remedy as `reduce_intruder_dimension`; a weaker adapter is one number (notebook 04).
+# A threshold of 0.6 is high at both widths. PEFT ships the remedy as `reduce_intruder_dimension`; a weaker
+# adapter is one number (04).
 
 # %% [markdown]
 # ## What you have done
 # - You **measured** how many directions an update fills: 11 to 15 of 64 for 90 percent, where noise fills 38.
 # - You **distinguished** three things: the energy of an update, what its job needs (8 of 64 directions on one
-#   task, 16 on the other), and what a low rank can learn, which was more than either.
+#   task; on the other 16, or 8 at another rate), and what LoRA learns at rank 8, which was enough for both.
 # - You **compared** two updates with chance and with their start (second reading): on the right, LoRA's start
 #   shows more than its task.
-# - You **tested** two published pictures (second reading), and controls changed what they say: the bound,
-#   noise, equal norm, the plain remedy.
+# - You **tested** two published pictures (second reading): LoRA amplifies and full fine-tuning doesn't; norm
+#   makes intruders, and the plain remedy beats theirs.
 #
 # **On your own.** Cut your own LoRA at rank 8 to 4 directions: what does it cost on each task? And give a
 # full update random directions but its own singular values. How many intruders does it have?
