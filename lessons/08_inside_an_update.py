@@ -269,8 +269,8 @@ for ax, new in zip(columns, (0, 12), strict=True):
     ax.set(title=f"{new} new words", xlabel="directions kept, of 64", yscale="log")
 columns[0].set(ylabel="excess, nats per token")
 columns[0].legend(fontsize=7)
-show(fig, "Recorded, sixteen bases and their mean. Solid: the strongest directions. Dotted: as many random ones "
-          "of the update's. Green: the arm blocks, where nothing but these matrices trains, in full.",
+show(fig, "Recorded, sixteen bases and their mean. Solid: the strongest directions. Dotted: as many random "
+          "ones of the update's. Green: the arm blocks, where nothing but these matrices trains, in full.",
      alt="Excess with 8 directions: " + "; ".join(
          f"{new} new words, full {fmean(paid('cut', new, 8)):.3f}, "
          f"random {fmean(paid('random', new, 8)):.2f}, "
