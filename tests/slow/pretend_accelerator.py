@@ -45,7 +45,8 @@ def compute(op, args, kwargs):
     if here and any(isinstance(x, torch.Generator) for x in everything):  # they are the CPU's
         raise RuntimeError(f"{op.name()}: expected a generator on {DEVICE}, but it is on the CPU")
     out = op(*pytree.tree_map(_to_cpu, args), **pytree.tree_map(_to_cpu, kwargs))
-    if here and op._schema.name.endswith("_"):  # in place: the tensor that was changed
+    name = op._schema.name  # of an operator such as <<, it is "__lshift__"
+    if here and name.endswith("_") and not name.endswith("__"):  # in place: what was changed
         return args[0]
     if any(isinstance(x, torch.device) and x.type == "cpu" for x in everything):
         return out  # this was a move to the CPU

@@ -54,8 +54,8 @@ def report():
     import torch
 
     import lora_mini as lm
-    from lora_mini import adapters
-    from lora_mini.lab import inside, trials
+    from lora_mini import adapters, quant
+    from lora_mini.lab import bits, inside, trials
     from lora_mini.variants import magnitude_direction
     from lora_mini.world import base, measure, text, town, train
 
@@ -103,12 +103,26 @@ def report():
         seen()
         return [adapters.fingerprint(model), *outputs]
 
+    def four(device):  # what notebook 11 does
+        model, style = base.load_base(device), town.register("medical")
+        quant.to_four_bits(model)
+        test = trials.frames(style, 12, 0, "test")
+        seen = [*measure.excess(model, test)[:2]]
+        for kind in ("LoRA r=2", "DoRA r=2"):
+            tuned, _ = trials.tune(model, kind, style, 1e-2, seed=0, steps=3, examples=64, size=8,
+                                   checkpoints=(3,))
+            seen += measure.excess(tuned, test)[:2]
+            lm.merge(tuned, keep_base=False)
+            seen += measure.excess(bits.in_bits(tuned, 4), test)[:2]
+        return [adapters.fingerprint(model), *seen]
+
     model = base.load_base()  # LORA_MINI_DEVICE says where to
     tokens = text.batch(town.sample_frames(2), town.STYLES["plain"]).tokens
     found = {"cpu": journey("cpu"), "pretend": journey(pretend_accelerator.DEVICE),
              "device": str(train.device()), "base": next(model.parameters()).device.type,
              "trials": [trial("cpu"), trial(pretend_accelerator.DEVICE)],
              "named": [named("cpu"), named(pretend_accelerator.DEVICE)],
+             "four": [four("cpu"), four(pretend_accelerator.DEVICE)],
              "opened": [looked("cpu"), looked(pretend_accelerator.DEVICE)],
              "variants": {kind: [trial(device, f"{kind} r=2") for device in
                                  ("cpu", pretend_accelerator.DEVICE)] for kind in trials.KINDS}}
@@ -184,6 +198,11 @@ def test_adapters_on_the_accelerator_equal_the_cpu(found):
     assert len(here) == 10 and here[-1] == pytest.approx(here[1]) != here[2]
     for one, two in zip(here, there, strict=True):
         assert two == (one if isinstance(one, str) else pytest.approx(one, rel=1e-4))
+
+
+def test_four_bits_on_the_accelerator_equal_the_cpu(found):
+    (print_, *ours), (theirs_, *theirs) = found["four"]
+    assert print_ == theirs_ and theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)
 
 
 def test_a_tensor_left_behind_on_the_cpu_is_caught(found):
