@@ -63,7 +63,8 @@ print(f"W of one layer: {W.shape}, as (d_out, d_in). The lengths of its first ro
 #
 # $$W' = m \; \frac{W + s B A}{\|W + s B A\|} \qquad m\ (d_{out},),\ W\ (d_{out}, d_{in}),\ s = \alpha / r$$
 #
-# The norm is taken row by row. One example: a row $(3, 1)$ and an update of $(-2, 1)$.
+# The norm is taken row by row. (The paper says columns; its code and PEFT's take an output's, as here.) One
+# example: a row $(3, 1)$, an update of $(-2, 1)$, and an $m$ of 4.
 
 # %%
 row, step, magnitude = np.array([3.0, 1.0]), np.array([-2.0, 1.0]), 4.0
@@ -170,13 +171,12 @@ print("the package measures the same:",
       np.allclose(how_far(W, W + noise), variants.magnitude_direction(W, W + noise)))
 
 # %% [markdown]
-# They did it for VL-BART's query matrices, in each layer at four moments. In full fine-tuning the two had a
-# correlation of -0.62, with LoRA +0.83, with DoRA -0.31 (section 4.1). In LoRA's they see a lack of finer
-# control.
+# They did it for VL-BART's query matrices. In full fine-tuning the two had a correlation of -0.62, with LoRA
+# +0.83, with DoRA -0.31 (section 4.1). In LoRA's they see a lack of finer control.
 #
 # ### Bet 1
-# What would something show that controls nothing at all? Take ten updates of pure noise, from a tenth of
-# W's norm to all of it. Which correlation have their changes in length and in direction?
+# What would something show that controls nothing at all? Take one update of pure noise at ten sizes, from a
+# tenth of W's norm to all of it. Which correlation have the changes in length and in direction?
 
 # %%
 bet("09 correlation of noise", guess=None)
@@ -223,11 +223,10 @@ show(fig, "Recorded, 12 new words, one base: a point is one of twelve matrices a
          f"{tied(c['arm'], 'noise', range(48)):+.2f}" for c in drift["cells"]) + ".")
 
 # %% [markdown]
-# Full fine-tuning and LoRA are tied about as tightly as noise of their size. So a correlation near +1 is no
-# lack of control: it is what comes of moving at all. Only DoRA stays below its noise. The negative sign of
-# full fine-tuning, which noise would not explain, does not come out here. Theirs is another model with
-# other tasks, and we can't say which makes the difference. Whether DoRA *trains* better is another
-# question.
+# Full fine-tuning and LoRA are tied about as tightly as noise of their size (of full rank). So a
+# correlation near +1 is no sign of a lack of control: noise has it, too. Only DoRA stays below its noise.
+# The negative sign of full fine-tuning does not come out here; theirs is another model. Whether DoRA
+# *trains* better is another question.
 
 # %% [markdown]
 # ## Five more variants, a line each
@@ -269,17 +268,17 @@ print(f"LoRA+    is LoRA, with a rate for B that is {faster('blocks.0.up_proj.lo
 
 # %% [markdown]
 # ## The trial
-# All get alpha 16, 256 examples of the legal register with 0 or 12 new words, 200 steps, and clipping at 1;
-# LoRA and DoRA ran without clipping, too. As in notebook 06 three bases choose the rate and others report:
-# sixteen for LoRA and DoRA, eight of these for the rest. Beside them stand full fine-tuning, the words
-# alone, and random weights.
+# All get alpha 16, 256 examples of the legal register with 0 or 12 new words, 200 steps, and gradients
+# clipped to a norm of 1; LoRA and DoRA ran without clipping, too. As in 06 three bases choose the rate and
+# others report: sixteen for LoRA and DoRA, eight for the rest. Beside them stand full fine-tuning, the
+# words alone, and random weights.
 #
 # ### Bets 2 to 6
-# All with 12 new words.
+# All with 12 new words. (Bet 1: second reading.)
 # 2. A step of DoRA has to compute $W + sBA$ and the lengths of its rows. How many times as long as a step of
-#    LoRA does it take, here?
+#    LoRA does it take, both as the package writes them, in one function?
 # 3. Which of the seven has the smallest excess, each at its best rate?
-# 4. Now one rate for all, 0.001. LoRA pays how many times what the best variant pays?
+# 4. Now one rate for all, 0.001 (for LoRA+ that is A's). LoRA pays how many times what the best variant pays?
 # 5. Plain LoRA without clipping, at the rate that suits it then: how many times its clipped excess does it
 #    pay?
 # 6. Ten times its best rate, clipped: how many times its best excess does DoRA pay?
@@ -383,9 +382,8 @@ expect("DoRA keeps a quarter more for the backward pass than LoRA",
        kept["DoRA r=8"] > 1.25 * kept["LoRA r=8"])
 
 # %% [markdown]
-# DoRA's price depends on how it is written. Fused, its step takes hardly longer than LoRA's; unfused, half
-# as long again or more. It keeps half as much again: each layer keeps its product with $x$, for the
-# gradient of $m$. LoRA-FA keeps less, no inputs.
+# DoRA's price depends on how it is written: fused, its step took 1.1 to 1.2 times LoRA's, both unfused 1.3
+# times. It keeps half as much again: its product with $x$, for the gradient of $m$. LoRA-FA keeps no inputs.
 
 # %% [markdown]
 # ### PiSSA in two ways (second reading)
@@ -422,9 +420,8 @@ expect("neither way of PiSSA takes a third longer than the other",
        abs(math.log(spent["PiSSA, ours"] / spent["PiSSA as in PEFT"])) < math.log(1.33))
 
 # %% [markdown]
-# The two are one computation: the same loss. Ours holds its start beside $W$. PEFT's way holds nothing
-# more, but the base is gone, and what you save fits only a base that was changed in the same way. (PEFT can
-# convert it, to LoRA of twice the rank.)
+# The two are one computation: the same loss. In PEFT's way the base is gone, and what you save fits only a
+# base that was changed in the same way. (PEFT can convert it, to LoRA of twice the rank.)
 
 # %% [markdown]
 # ### The whole trial
@@ -457,20 +454,23 @@ for ax, new in zip(panels, NEW, strict=True):
     ax.minorticks_off()
 panels[0].set_yticks(range(6), list(reversed(KINDS[1:])))
 show(fig, "Recorded, all clipped: a point a base, their mean and its interval of 95 percent. Right of 1 the "
-          "variant pays less than LoRA; outside the dashed lines it counts.",
+          "variant pays less than LoRA; an interval wholly outside the dashed lines counts.",
      alt="Factor over LoRA with 0 and 12 new words: " + ", ".join(
          f"{arm} {math.exp(fmean(ahead(arm, new=0))):.2f} and {math.exp(fmean(ahead(arm))):.2f}"
          for arm in KINDS[1:]) + ".")
 
 # %% [markdown]
-# Against the control, random weights, all gain from the base. Among each other they are a draw: every
-# interval lies within the margin. With 12 new words PiSSA, LoRA+ and LoRA-FA pay a little more than LoRA,
-# and their intervals leave out 1; LoRA-FA pays a quarter more than LoRA at equal rank, 16. And embedding
-# and head alone come as near as the best of the seven. (LoRA and DoRA had finer rates: without them LoRA
-# pays 0.0207, by record "arms".)
+# - *Against LoRA* all six are a draw: every interval lies within the margin. With 12 new words PiSSA, LoRA+
+#   and LoRA-FA pay 14 to 27 percent more, and their intervals leave out 1.
+# - *Against random weights* all gain with 0 new words. With 12, by the means, only four gain a factor of
+#   1.5 or more; in the content, in brackets, random weights are ahead of all seven.
+# - *Embedding and head alone* come as near as the best with 12 new words, and pay twice as much with 0.
 #
-# Lee et al. (2026) swept variants on large models, four in their paper's first version, nine in the second:
-# all peak within 1 to 2 percent of each other. In that unit, and in ours:
+# (Means of sixteen bases, of the variants eight. LoRA and DoRA had finer rates; without them LoRA pays
+# 0.0207.)
+#
+# Lee et al. (2026) swept variants on large models: all peak within 1 to 2 percent of each other. In that
+# unit, and in ours:
 
 # %%
 for new in NEW:
@@ -480,7 +480,8 @@ for new in NEW:
           f"excess, best to worst {max(found) / min(found):.2f}")
 
 # %% [markdown]
-# A share of valid answers can't tell them apart. The excess can, and still no difference reaches the margin.
+# Valid answers can't tell them apart. The excess can, and from best to worst still no mean differs
+# by the margin.
 
 # %% [markdown]
 # ## One rate for all
@@ -502,9 +503,9 @@ for rate in shared:
 settle("09 times the best variant's excess, one rate", leads[0.001])
 
 # %% [markdown]
-# At three of the four rates some variant is ahead, at 0.001 by a factor of eight; at 0.01 none is. (Means
-# of the three bases that chose.) Look at rsLoRA: at rank 8 with alpha 16 it *is* LoRA with alpha 45, by its
-# formula. What a variant gains may be no more than another learning rate.
+# At three of the four rates some variant is ahead, at 0.001 by a factor of eight. (Means of the three bases
+# that chose.) LoRA+ wins there with a B that runs at 0.016. And rsLoRA, at rank 8 with alpha 16, *is* LoRA
+# with alpha 45. What a variant gains may be no more than another learning rate.
 #
 # ### Exercise 3: find the bug, 4 minutes (second reading)
 # `variant` and `lora` map a rate to excesses by base; bases 1, 2 and 3 choose. The function says by how much
@@ -549,8 +550,9 @@ settle("09 times LoRA's excess without clipping", math.exp(fmean(gains[12])))
 
 # %% [markdown]
 # At their best rates clipping is worth 5 to 11 percent: less than the margin. At one rate, 0.003, it seems
-# to be worth far more: with 12 new words 0.052 without, 0.029 with it. Unclipped, LoRA wants about twice
-# the rate. So clipped DoRA against unclipped LoRA, at one rate, would show a gain that is not DoRA's.
+# far more: with 12 new words 0.052 without, 0.029 with it (means of the three bases that chose; the next
+# figure has them). Unclipped, LoRA then wants about twice the rate. So clipped DoRA against unclipped LoRA,
+# at one rate, would show a gain that is not DoRA's.
 
 # %% [markdown]
 # ## Stability
@@ -617,19 +619,18 @@ verdict("C10", contrasts.effects("C10"))
 
 # %% [markdown]
 # - *Quality.* Equal, in all four contrasts, and the intervals are narrow.
-# - *Stability.* By our rule open: in both cases DoRA saves 6 bases of 16 more, and that may be less than a
-#   fifth. But look at the excess. Our bar, 0.5 nats, was fixed before the runs, and lies amid LoRA's.
-#   Clipped, DoRA pays at ten times its best rate what it pays at its best; LoRA pays 18 times as much, and
-#   more than DoRA on every base. So there is something in "more stably": not in the result, but for whoever
-#   guesses a rate too high.
+# - *Stability.* By our rule open: both intervals reach 0, and a difference of shares counts beyond 0.2. But
+#   our bar, 0.5 nats, lies amid LoRA's. Clipped, DoRA pays at ten times its best rate what it pays at its
+#   best; LoRA pays 18 times as much, and more than DoRA on every base. So there is something in "more
+#   stably", with clipping, for whoever guesses a rate too high.
 
 # %% [markdown]
 # ## Which rate for which rank? (second reading)
-# Table 6 of the LoRA paper varies the rank from 1 to 64 with one rule for the scale, and the results hardly
-# differ. Kalajdzievski (2023) objects: $\alpha / r$ may have slowed the high ranks down. Chen, Villar and
-# Hayou (arXiv 2602.06204) work out how the best rate goes with the rank, for large ranks and larger widths:
-# not at all with $\alpha / r$, as $r^{-1/4}$ with $\alpha / \sqrt r$, as $r^{-1/2}$ with a constant scale.
-# From rank 1 to 64 these are factors of 1, of 1/2.8, and of 1/8. And in the town?
+# Table 6 of the LoRA paper varies the rank from 1 to 64 with one scale, and the results hardly differ.
+# Kalajdzievski (2023) objects: $\alpha / r$ may have slowed the high ranks down. Chen, Villar and Hayou
+# (arXiv 2602.06204) work out how the best rate goes with the rank, for large ranks: not at all with $\alpha
+# / r$, as $r^{-1/4}$ with $\alpha / \sqrt r$, as $r^{-1/2}$ with a constant scale. From rank 1 to 64 these
+# are factors of 1, 1/2.8 and 1/8. And in the town?
 
 # %%
 scales, RANKS = record.load("scales"), (1, 8, 64)
@@ -662,12 +663,12 @@ for law in parts.LAWS:
           + ", ".join(f"{found[r][0.003]:.3f}" for r in RANKS))
 
 # %% [markdown]
-# The laws come in the predicted order, but the best rates fall faster. (They are half a decade apart, so
-# each factor may be off by 3. And 64 is all of our width: that is not their limit.)
+# The laws come in the predicted order. Only with a constant scale do the best rates clearly fall faster: they
+# are half a decade apart, so each factor may be off by 3. (At rank 8 all three laws are one. And 64 is all of
+# our width, not their limit.)
 #
 # At one rate, 0.003, rank 64 looks worse than rank 8 with $\alpha / r$, and better with $\alpha / \sqrt r$.
-# At its own rate it is better with all three. One row of a table can't tell the scale from the rank. A
-# sweep can.
+# At its own rate it is no worse with any. One row of a table can't tell the scale from the rank.
 
 # %% [markdown]
 # ## How to read a paper about a variant
@@ -684,28 +685,26 @@ for law in parts.LAWS:
 # ## From this town to seven billion
 # - **Rates.** Here the best lie between 0.0003 and 0.03. There 1e-4 to 5e-4 is usual for LoRA, and PiSSA
 #   wants about a tenth of LoRA's (Lee et al. 2026).
-# - **Rank.** 8 is 12.5 percent of our 64, and 0.2 percent of 4,096. The 16 random directions that LoRA-FA
-#   keeps are a quarter of our inputs, and 0.4 percent there.
-# - **Memory.** Frozen weights take 2 bytes a number, 14 GB; AdamW's 16 bytes (Rajbhandari et al. 2020,
-#   section 3.1) are for the adapter alone. DoRA: 22.8 GB against LoRA's 20.8 in PEFT's own bench (Llama 3.2
-#   3B, rank 32).
-# - **Words.** Copies of embedding and head are a billion numbers (Llama 3 8B: 2 x 128,256 x 4,096). PEFT's
-#   `trainable_token_indices` trains single rows.
-# - **Speed.** LoRA's step is at most 1.5 times as fast as a full one (Schulman et al. 2025). In PEFT's
+# - **Rank.** 8 is 12.5 percent of our 64, and 0.2 percent of 4,096.
+# - **Memory.** Frozen weights take 2 bytes a number, 14 GB; training's 16 (weight, gradient and AdamW's
+#   state; Rajbhandari et al. 2020, section 3.1) are for the adapter alone. DoRA: 22.8 GB against LoRA's
+#   20.8 in PEFT's own bench (Llama 3.2 3B, rank 32).
+# - **Speed.** By its operations LoRA's step is at most 1.5 times as fast as a full one (12). In PEFT's
 #   bench DoRA took 1,191 seconds, LoRA 942, and came no nearer (one seed, rates not swept).
 
 # %% [markdown]
 # ## What you have done
 # - You **built** DoRA: the update turns the rows, and one number for each row says how long it is.
 # - You **ran** a fair trial: at their best rates six variants and LoRA are a draw, and costs decide.
-# - You **measured** stability: below the best rate DoRA's curve is LoRA's, far above it DoRA holds and LoRA
-#   doesn't.
-# - You **read** results as a reviewer does: with one rate for all, some variant wins.
+# - You **measured** stability: below the best rate DoRA's curve is LoRA's. At ten times the best, clipped and
+#   with 12 new words, DoRA holds and LoRA doesn't; unclipped DoRA fails on most bases, too.
+# - You **read** results as a reviewer does: with one rate for all, a variant was ahead at three of four
+#   rates.
 #
 # **On your own.** Does DoRA hold at ten times its rate with 24 new words? At rank 1? Bet first.
 #
-# **In practice.** Start with plain LoRA, clipping and a swept rate. If you can't sweep, DoRA may forgive a
-# rate that is too high. In PEFT it is `use_dora=True`, rsLoRA `use_rslora=True`, PiSSA
+# **In practice.** Start with plain LoRA, clipping and a swept rate. If you can't sweep, clip; DoRA may then
+# forgive a rate that is too high. In PEFT it is `use_dora=True`, rsLoRA `use_rslora=True`, PiSSA
 # `init_lora_weights="pissa"`.
 #
 # **Further reading.**

@@ -1,5 +1,7 @@
 """The shapes of known models are those that transformers builds, number for number."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -82,6 +84,21 @@ def test_four_bits_weigh_what_the_layers_would():
     in_bits = numbers / 2 + numbers / 64 + 4 * numbers / 64 / 256
     assert book.weight_bytes == pytest.approx(in_bits + 2 * (biases + shape.outside), rel=1e-5)
     assert book.parameters == numbers + biases + shape.outside
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such meter")
+def test_all_ledgers_together_stay_below_a_gibibyte():
+    code = ("import resource, lora_mini as lm; from lora_mini.ledger import ledger\n"
+            "from lora_mini.shapes import SHAPES, skeleton\n"
+            "for name in SHAPES:\n"
+            "    for bits in (False, True):\n"
+            "        model = skeleton(name, four_bits=bits)\n"
+            "        lm.attach(model, 'all-linear', 16, 32)\n"
+            "        assert ledger(model).total_bytes > 1e8\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) * (1 if sys.platform == "darwin" else 1024) < 2**30
 
 
 def test_an_unknown_shape_is_refused_with_those_that_there_are():
