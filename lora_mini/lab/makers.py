@@ -2,7 +2,7 @@
 
 import functools
 
-from lora_mini.lab import bits, forgetting, opened, parts, record, stability, sweep
+from lora_mini.lab import bits, forgetting, fresh, opened, parts, record, stability, sweep
 from lora_mini.lab.bases import REPORT
 
 ONE = {"choose": (11,), "report": (11,)}  # a map, on one base
@@ -75,6 +75,7 @@ MAKERS = {
     "starved": swept("starved", parts.starved, parts.memorized, **ONE),
     "inside": opened.make,
     "bits": bits.make,
+    "fresh": fresh.make,
     "settings": swept("settings", parts.settings, report=REPORT[:8]),
     "width128": swept("width128", functools.partial(parts.width, 128), report=REPORT[:10]),
     "width256": swept("width256", functools.partial(parts.width, 256), report=REPORT[:4]),
