@@ -200,7 +200,7 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         "lora_mini/desk/checks/__init__.py", "if _holds(right, attempt):", "if True:",
         "fast/test_checks.py::test_a_check_knows_this_answer"),
     "a smoke test that never looks at the base": (
-        "lora_mini/audit.py", "same = _digest(model) == base_before", "same = True",
+        "lora_mini/audit/smoke.py", "same = _digest(model) == base_before", "same = True",
         "fast/test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
     "DoRA's norm along the other axis": (
         VARIANTS, "(V.contiguous(), dim=1)", "(V.contiguous(), dim=0)",

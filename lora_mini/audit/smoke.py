@@ -1,4 +1,4 @@
-"""Is this adapter sound? Eight points that catch most adapters that silently fail."""
+"""Eight points that catch most adapters that silently fail, from three steps of training."""
 
 import hashlib
 from dataclasses import dataclass

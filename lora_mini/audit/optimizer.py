@@ -1,0 +1,82 @@
+"""What the optimizer holds, what it doesn't, and at which rates."""
+
+from lora_mini.audit.case import peak
+from lora_mini.audit.findings import Finding, listed, share
+from lora_mini.audit.layers import own
+
+LOW, DECAY = 1e-4, 0.1  # a peak rate below it, a weight decay from it on, are worth a line
+
+
+def missing(case):
+    """Parameters of the adapter that require grad and are not in the optimizer."""
+    if case.optimizer is None:
+        return []
+    train = {n: p for n, p in own(case.model).items() if p.requires_grad}
+    out = [n for n, p in train.items() if id(p) not in case.group_of]
+    return [Finding("trainable parameters are missing from the optimizer", listed(out),
+                    f"{share(len(out), len(train))} tensors",
+                    "build the optimizer after the adapter is attached")] if out else []
+
+
+def stale(case):
+    """Parameters in the optimizer that are no part of the model."""
+    if case.optimizer is None:
+        return []
+    here = {id(p) for p in case.model.parameters()}
+    gone = [p for i, p in _held(case).items() if i not in here]
+    return [Finding("the optimizer holds parameters that are not in the model",
+                    listed(f"shape {tuple(p.shape)}" for p in gone),
+                    f"{share(len(gone), len(case.group_of))} tensors",
+                    "build the optimizer anew from the model as it is")] if gone else []
+
+
+def frozen_held(case):
+    """Parameters of the base in the optimizer although they are frozen."""
+    if case.optimizer is None:
+        return []
+    mine = {id(p) for p in own(case.model).values()}
+    held = [n for n, p in case.model.named_parameters()
+            if id(p) in case.group_of and id(p) not in mine and not p.requires_grad]
+    return [Finding("frozen parameters of the base are in the optimizer", listed(held),
+                    f"{share(len(held), len(case.group_of))} tensors",
+                    "give it the parameters with requires_grad only")] if held else []
+
+
+def decays(case):
+    """A weight decay of 0.1 or more on A and B, which pulls the update to zero."""
+    groups = _groups(case)
+    strong = [n for n, g in groups.items() if float(g.get("weight_decay") or 0) >= DECAY]
+    if not strong:
+        return []
+    most = max(groups[n]["weight_decay"] for n in strong)
+    return [Finding("weight decay pulls A and B to zero", listed(strong),
+                    f"{most:g} a step and rate, on {share(len(strong), len(groups))} factors",
+                    "set weight_decay to 0, or to 0.01 at most, for A and B")]
+
+
+def rates(case):
+    """A peak rate of Adam below what suits LoRA; warm-up to a larger one is no fault."""
+    groups = list({id(g): g for g in _groups(case).values()}.values())
+    if not groups or "adam" not in type(_inner(case.optimizer)).__name__.lower():
+        return []
+    most, now = max(map(peak, groups)), max(float(g.get("lr") or 0) for g in groups)
+    if most >= LOW:
+        return []
+    return [Finding("the learning rate is low for LoRA", "the groups that hold A and B",
+                    f"{most:.0e} at its peak, {now:.0e} now, after {case.steps:,} steps",
+                    "1e-4 to 1e-3 suits LoRA with Adam, ten times what suits full fine-tuning")]
+
+
+def _held(case):
+    return {id(p): p for group in case.optimizer.param_groups for p in group["params"]}
+
+
+def _groups(case):
+    """{name of a factor A or B that the optimizer holds: its group}."""
+    names = [(n, layer.factors[n]) for layer in case.layers for n in (layer.A, layer.B)]
+    return {n: case.group_of[id(p)] for n, p in names if id(p) in case.group_of}
+
+
+def _inner(optimizer):
+    """The optimizer inside a wrapper such as accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)

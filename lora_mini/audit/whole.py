@@ -1,0 +1,64 @@
+"""The audit itself: what is known of a model, and the checks that look at it."""
+
+from torch import nn
+
+from lora_mini.audit.base import base_moved, base_trains, outputs_moved
+from lora_mini.audit.before import Snapshot
+from lora_mini.audit.case import Case
+from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
+from lora_mini.audit.findings import Finding
+from lora_mini.audit.forward import outputs
+from lora_mini.audit.layers import adapted, own
+from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale
+from lora_mini.audit.places import coverage, merged_dropout, modes
+from lora_mini.audit.size import sizes
+from lora_mini.audit.zero import zero_B
+
+CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, base_trains,
+          base_moved, outputs_moved, twice, nested, scales, inactive_trains, coverage, modes,
+          merged_dropout)
+
+
+def audit(model, optimizer=None, batch=None, *, before=None):
+    """A list of Findings, empty for a sound model; the model is left as it is.
+
+    model: with layers of lora_mini's or of PEFT's LoRA. optimizer: the one that trains it; whether
+    the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
+    arguments or a mapping of named ones for the model, with the labels if there are any. before:
+    what `snapshot(model, batch)` gave before training; with it the model counts as trained.
+
+    A model without adapter is judged only if an optimizer or `before` says that one was meant.
+    Raises TypeError for what is no module, no optimizer, no batch or no Snapshot; nothing is
+    raised for a model that is unsound.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model, an nn.Module, got {type(model).__name__}")
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"expected an optimizer, got {type(optimizer).__name__}")
+    if before is not None and not isinstance(before, Snapshot):
+        raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
+    if not own(model):
+        meant = optimizer is not None or before is not None
+        return [Finding("no adapter", "the whole model", "0 adapted layers",
+                        "attach one before the optimizer is built")] if meant else []
+    batch, on, cannot = _run(model, batch)
+    layers, empty = [], []
+    for layer in adapted(model):
+        (empty if any(p.is_meta for p in layer.factors.values()) else layers).append(layer)
+    case = Case(model, optimizer, batch, before, layers, empty, on)
+    return cannot + [finding for check in CHECKS for finding in check(case)]
+
+
+def _run(model, batch):
+    """(batch, what the model gives for it, findings); without the batch if it can't be run."""
+    if batch is None:
+        return None, None, []
+    if not hasattr(batch, "__len__"):
+        raise TypeError("batch must be a tensor, a tuple of arguments or a mapping of named ones, "
+                        f"got {type(batch).__name__}")
+    try:
+        return batch, outputs(model, batch)[1], []
+    except Exception as error:
+        return None, None, [Finding(
+            "the model can't be run on the batch", "its forward", f"{type(error).__name__}: "
+            f"{error}", "give a batch that it takes; what needs one was not looked at")]
