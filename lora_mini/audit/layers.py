@@ -156,7 +156,7 @@ def _without(name, skip):
         if path in skip:
             if part != skip[path]:
                 return None
-        else:
+        elif part != "_orig_mod":  # torch.compile's
             kept.append(part)
         path = f"{path}.{part}" if path else part
     return ".".join(kept)
@@ -165,7 +165,7 @@ def _without(name, skip):
 def norm_ratio(layer):
     """||scaling B A|| / ||W||, Frobenius norms, from r x r products; None where W is not at hand.
 
-    NaN where the factors hold NaN.
+    Of PiSSA it is the change since the start; DoRA's magnitudes are left out.
     """
     parts, W = layer.thin(), weight_of(layer.base)
     if parts is None or W is None:
