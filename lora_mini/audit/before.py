@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_mini.audit.forward import device_of, moved, outputs, switched_off
+from lora_mini.audit.forward import bare, device_of, moved, outputs, switched_off
 from lora_mini.audit.layers import adapted, base_names, own
 
 
@@ -37,7 +37,7 @@ def snapshot(model, batch=None):
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model, an nn.Module, got {type(model).__name__}")
-    where, found = "", None
+    model, where, found = bare(model), "", None
     if batch is not None:
         batch = moved(batch, torch.device("cpu"))
         where, found = off(model, batch)

@@ -10,6 +10,13 @@ from lora_mini.copies import TrainedCopy
 from lora_mini.lora import LoRALinear
 
 
+def bare(model):
+    """The model inside torch.compile's wrapper and those of data-parallel training."""
+    while type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel"):
+        model = model._modules.get("_orig_mod") or model._modules["module"]
+    return model
+
+
 def call(model, batch):
     """What the model returns for a tensor, a tuple of arguments or a mapping of named ones.
 

@@ -7,7 +7,7 @@ from lora_mini.audit.before import Snapshot
 from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
 from lora_mini.audit.findings import Finding
-from lora_mini.audit.forward import outputs
+from lora_mini.audit.forward import bare, outputs
 from lora_mini.audit.layers import adapted, own
 from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale
 from lora_mini.audit.places import coverage, merged_dropout, modes
@@ -37,6 +37,7 @@ def audit(model, optimizer=None, batch=None, *, before=None):
         raise TypeError(f"expected an optimizer, got {type(optimizer).__name__}")
     if before is not None and not isinstance(before, Snapshot):
         raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
+    model = bare(model)
     if not own(model):
         meant = optimizer is not None or before is not None
         return [Finding("no adapter", "the whole model", "0 adapted layers",
@@ -46,7 +47,17 @@ def audit(model, optimizer=None, batch=None, *, before=None):
     for layer in adapted(model):
         (empty if any(p.is_meta for p in layer.factors.values()) else layers).append(layer)
     case = Case(model, optimizer, batch, before, layers, empty, on)
-    return cannot + [finding for check in CHECKS for finding in check(case)]
+    return cannot + [finding for check in CHECKS for finding in _looked(check, case)]
+
+
+def _looked(check, case):
+    """What a check finds; that it could not be made, if the model breaks under it."""
+    try:
+        return check(case)
+    except Exception as error:
+        return [Finding("a check could not be made", check.__name__,
+                        f"{type(error).__name__}: {error}",
+                        "find out why; the other checks were made")]
 
 
 def _run(model, batch):

@@ -134,9 +134,15 @@ def compiled():
     return torch.compile(train(model, optimizer), backend="eager"), optimizer, before
 
 
+def parallel():
+    model = gpt()
+    optimizer, before = adam(model), snapshot(model, TOKENS)
+    return nn.DataParallel(train(model, optimizer)), optimizer, before
+
+
 SOUND = {
     "SGD": with_sgd, "bfloat16": in_half, "unmerged": merged_and_apart_again,
-    "switched": switched_back, "compiled": compiled,
+    "switched": switched_back, "compiled": compiled, "parallel": parallel,
     "fresh": fresh(), "fresh rsLoRA": fresh(rslora=True), "fresh DoRA": fresh(layer=DoRALinear),
     "fresh PiSSA": fresh(layer=PiSSALinear), "fresh with dropout": fresh(dropout=0.1),
     "LoRA": trained(), "rsLoRA": trained(rslora=True), "DoRA": trained(layer=DoRALinear),
@@ -184,6 +190,23 @@ def test_what_is_no_module_optimizer_batch_or_snapshot_is_a_type_error(arguments
 
 def test_a_batch_that_the_model_refuses_is_a_finding():
     one(["can't be run", "RuntimeError"], tiny(), None, torch.ones(2, 5))
+
+
+class Needy(Tiny):
+    """It breaks when its adapter is off."""
+
+    def forward(self, x):
+        if not self.block.q_proj.enabled:
+            raise RuntimeError("on, please")
+        return super().forward(x)
+
+
+def test_a_check_under_which_the_model_breaks_is_a_finding():
+    model = Needy()
+    lm.attach(model, ["q_proj", "up_proj"], 2, 4)
+    optimizer = adam(model)
+    one(["a check could not be made: sizes", "on, please"], train(model, optimizer, 50, X),
+        optimizer, X)
 
 
 def test_an_optimizer_for_no_adapter_is_a_finding():

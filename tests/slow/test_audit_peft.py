@@ -208,6 +208,16 @@ def test_a_merge_that_is_entered_twice_is_found():
     one(["merged twice", "q_proj", "1 of 14"], model)
 
 
+def test_a_merge_that_the_layer_forgot_shows_as_a_base_that_changed():
+    model = made()
+    optimizer, before = adam(model), snapshot(model, BATCH)
+    train(model, optimizer).merge_adapter()
+    for module in model.modules():
+        getattr(module, "merged_adapters", []).clear()
+    lines = said(model, optimizer, BATCH, before=before)
+    assert len(lines) == 2 and "parameters changed" in lines[0] and "14 of 31" in lines[0]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_inside_a_model_is_found():
     one(["a PEFT model lies inside"], made(made()))
