@@ -5,6 +5,7 @@ from lora_mini.audit.findings import Finding, listed, share
 from lora_mini.audit.layers import own
 
 LOW, DECAY = 1e-4, 0.1  # a peak rate below it, a weight decay from it on, are worth a line
+TORCHS = 1e-3  # what Adam has where no rate is given: it says nothing
 
 
 def missing(case):
@@ -55,16 +56,35 @@ def decays(case):
 
 
 def rates(case):
-    """A peak rate of Adam below what suits LoRA; warm-up to a larger one is no fault."""
+    """A peak rate of Adam below what suits LoRA.
+
+    No fault are a warm-up to a larger rate, where a scheduler or the optimizer's default tells of
+    it, and a decay: if B is farther from its start than the rate now could take it, the peak isn't
+    known. A B that started elsewhere than at zero needs a snapshot for that.
+    """
     groups = list({id(g): g for g in _groups(case).values()}.values())
-    if not groups or "adam" not in type(_inner(case.optimizer)).__name__.lower():
+    optimizer = getattr(case.optimizer, "optimizer", case.optimizer)  # accelerate's wrapper
+    if not groups or "adam" not in type(optimizer).__name__.lower():
         return []
-    most, now = max(map(peak, groups)), max(float(g.get("lr") or 0) for g in groups)
-    if most >= LOW:
+    now = max(float(g.get("lr") or 0) for g in groups)
+    default = float(getattr(optimizer, "defaults", {}).get("lr") or 0)
+    most = max([*map(peak, groups), 0 if default == TORCHS else default])
+    if most >= LOW or case.steps and _farthest(case) > 2 * now * case.steps:
         return []
     return [Finding("the learning rate is low for LoRA", "the groups that hold A and B",
                     f"{most:.0e} at its peak, {now:.0e} now, after {case.steps:,} steps",
                     "1e-4 to 1e-3 suits LoRA with Adam, ten times what suits full fine-tuning")]
+
+
+def _farthest(case):
+    """The largest distance of a number in a B from its start."""
+    starts = case.before.start if case.before else {}
+    far = 0.0
+    for layer in case.layers:
+        B = layer.factors[layer.B].detach()
+        start = starts.get(layer.B, getattr(layer.module, "start_B", None))
+        far = max(far, (B if start is None else B - start.to(B)).abs().max().item())
+    return far
 
 
 def _held(case):
@@ -75,8 +95,3 @@ def _groups(case):
     """{name of a factor A or B that the optimizer holds: its group}."""
     names = [(n, layer.factors[n]) for layer in case.layers for n in (layer.A, layer.B)]
     return {n: case.group_of[id(p)] for n, p in names if id(p) in case.group_of}
-
-
-def _inner(optimizer):
-    """The optimizer inside a wrapper such as accelerate's."""
-    return getattr(optimizer, "optimizer", optimizer)

@@ -336,6 +336,25 @@ def test_a_rate_of_1e_4_and_one_that_has_decayed_to_zero_are_sound():
     assert said(model, optimizer, TOKENS) == []
 
 
+def test_rates_that_a_loop_sets_by_hand_are_sound_in_warm_up_and_after_decay():
+    model = gpt()
+    optimizer = adam(model, 2e-4)
+    optimizer.param_groups[0]["lr"] = 1e-6
+    assert said(model, optimizer, TOKENS) == []
+    model = gpt()
+    train(model, optimizer := adam(model, 1e-3))
+    optimizer.param_groups[0]["lr"] = 1e-6
+    assert said(model, optimizer, TOKENS) == []
+
+
+@pytest.mark.parametrize("kind", [LoRAFALinear, DoRALinear, PiSSALinear])
+def test_a_low_rate_is_found_in_the_variants(kind):
+    model = gpt(layer=kind)
+    optimizer = adam(model, 1e-5)
+    lines = said(train(model, optimizer), optimizer)
+    assert any("learning rate is low" in s for s in lines)
+
+
 def test_a_slow_A_beside_a_fast_B_is_sound():
     model = gpt()
     factors = lm.trainable_parameters(model)[0]
