@@ -202,6 +202,13 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a smoke test that never looks at the base": (
         "lora_mini/audit/smoke.py", "same = _digest(model) == base_before", "same = True",
         "fast/test_audit.py::test_a_spoiled_model_fails_at_the_point_that_names_it"),
+    "an audit that calls every update large enough": (
+        "lora_mini/audit/size.py", "change[1] >= FAINT or change[2] > FEW", "True",
+        "fast/test_audit_findings.py::"
+        "test_a_rate_far_too_low_is_found_and_so_is_its_small_update"),
+    "an audit that compares the loss": (
+        "lora_mini/audit/forward.py", "t.ndim > 1", "t.ndim < 1",
+        "fast/test_audit_findings.py::test_the_logits_are_compared_and_not_the_loss"),
     "DoRA's norm along the other axis": (
         VARIANTS, "(V.contiguous(), dim=1)", "(V.contiguous(), dim=0)",
         "fast/test_variants.py::test_dora_on_paper"),

@@ -33,9 +33,9 @@ def call(model, batch):
 
 
 def moved(batch, device):
-    """A copy of a batch, its tensors on the device."""
+    """A copy of a batch, its tensors on the device; those that ask for grad still do."""
     if isinstance(batch, torch.Tensor):
-        return batch.detach().to(device, copy=True)
+        return batch.detach().to(device, copy=True).requires_grad_(batch.requires_grad)
     if isinstance(batch, Mapping):
         return {name: moved(part, device) for name, part in batch.items()}
     if isinstance(batch, (tuple, list)):

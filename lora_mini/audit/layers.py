@@ -170,7 +170,7 @@ def norm_ratio(layer):
     parts, W = layer.thin(), weight_of(layer.base)
     if parts is None or W is None:
         return None
-    scaling, B, A = (p.double() if isinstance(p, torch.Tensor) else p for p in parts)
+    scaling, B, A = parts[0], *(p.detach().cpu().double() for p in parts[1:])
     squared = ((B.T @ B) * (A @ A.T)).sum().clamp(min=0)
     return abs(scaling) * squared.sqrt().item() / max(W.detach().float().norm().item(), 1e-30)
 

@@ -7,7 +7,7 @@ from lora_mini.audit.before import Snapshot
 from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
 from lora_mini.audit.findings import Finding
-from lora_mini.audit.forward import bare, outputs
+from lora_mini.audit.forward import bare, device_of, moved, outputs
 from lora_mini.audit.layers import adapted, own
 from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale
 from lora_mini.audit.places import coverage, merged_dropout, modes
@@ -22,12 +22,16 @@ CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, ba
 def audit(model, optimizer=None, batch=None, *, before=None):
     """A list of Findings, empty for a sound model; the model is left as it is.
 
+    Before training: `before = snapshot(model, batch)`; after it, `audit(model, optimizer, batch,
+    before=before)`. Less may be given, and less is looked at.
+
     model: with layers of lora_mini's or of PEFT's LoRA. optimizer: the one that trains it; whether
     the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
     arguments or a mapping of named ones for the model, with the labels if there are any. before:
     what `snapshot(model, batch)` gave before training; with it the model counts as trained.
 
-    A model without adapter is judged only if an optimizer or `before` says that one was meant.
+    A model without adapter is judged only if an optimizer, or a `before` without adapter, says that
+    one was meant; a model that had one may have been merged for good.
     Raises TypeError for what is no module, no optimizer, no batch or no Snapshot; nothing is
     raised for a model that is unsound.
     """
@@ -39,7 +43,7 @@ def audit(model, optimizer=None, batch=None, *, before=None):
         raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
     model = bare(model)
     if not own(model):
-        meant = optimizer is not None or before is not None
+        meant = optimizer is not None or before is not None and not before.start
         return [Finding("no adapter", "the whole model", "0 adapted layers",
                         "attach one before the optimizer is built")] if meant else []
     batch, on, cannot = _run(model, batch)
@@ -68,6 +72,7 @@ def _run(model, batch):
         raise TypeError("batch must be a tensor, a tuple of arguments or a mapping of named ones, "
                         f"got {type(batch).__name__}")
     try:
+        batch = moved(batch, device_of(model))
         return batch, outputs(model, batch)[1], []
     except Exception as error:
         return None, None, [Finding(

@@ -96,9 +96,9 @@ def four_bits():
 
 
 def finally_merged():
-    model = train(*(lambda m: (m, adam(m)))(gpt()))
+    model, _, before = trained()()
     lm.merge(model, keep_base=False)
-    return model, None
+    return model, None, before
 
 
 def with_sgd():
@@ -212,6 +212,7 @@ def test_a_check_under_which_the_model_breaks_is_a_finding():
 def test_an_optimizer_for_no_adapter_is_a_finding():
     model = Tiny()
     one(["no adapter"], model, torch.optim.Adam(model.parameters()))
+    one(["no adapter"], model, before=snapshot(model))
 
 
 # B has not moved
