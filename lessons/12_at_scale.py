@@ -166,8 +166,9 @@ def times_fewer(name, targets, rank):
     return n / ledger(made).trainable
 
 
-hangs = {(name, where, rank): times_fewer(name, targets, rank) for name in ("gpt3", "llama3-8b") for where,
-         targets in (("q and v", ["q_proj", "v_proj"]), ("all", "all-linear")) for rank in (1, 4, 16)}
+PLACES = {"q and v": ["q_proj", "v_proj"], "all": "all-linear"}
+hangs = {(name, where, rank): times_fewer(name, PLACES[where], rank)
+         for name in ("gpt3", "llama3-8b") for where in PLACES for rank in (1, 4, 16)}
 for (name, where, rank), factor in hangs.items():
     print(f"{SHAPES[name].title:12s}{where:8s} rank {rank:2d}: {factor:7,.0f} times fewer")
 
@@ -249,9 +250,8 @@ verdict("C4", GPT3_in_16_bits_without_activations=full["gpt3"].total_bytes >= 3 
         GPT3_with_SGD=ledger(skeleton("gpt3"), "sgd").total_bytes >= 3 * ledger(giant, "sgd").total_bytes)
 
 # %% [markdown]
-# Others measured less than three: PEFT's own benchmark has 36.2 GB for full
-# training of Llama 3.2 3B and 20.8 GB with LoRA, 1.7 times (huggingface/peft, method_comparison, 2026; one
-# seed, batch 4).
+# Others measured less than three: PEFT's own benchmark has 36.2 GB for full training of Llama 3.2 3B and
+# 20.8 GB with LoRA, 1.7 times (huggingface/peft, method_comparison, 2026; one seed, batch 4).
 #
 # ### Is the count right? (second reading)
 # Hold it against a real forward pass in a GPT that fits, in float32, where LoRA's factors cost nothing extra.
