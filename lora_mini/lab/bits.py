@@ -13,7 +13,7 @@ import torch
 import lora_mini as lm
 from lora_mini.lab import bases, inside, parts, sweep, trials
 from lora_mini.quant import FP4, INT4, NF4, normal_float, rounded
-from lora_mini.world import measure, text, train
+from lora_mini.world import measure, text
 from lora_mini.world.styles import STYLES
 
 BITS = (32, 4, 3, 2)
@@ -124,21 +124,9 @@ def recover(cell, rate, seed, report=True):
     torch.manual_seed(seed)
     model = trials.prepare(in_bits(bases.base_of(seed), cell["bits"]), cell["arm"])
     said, asked = measure.drawn(STYLES.values(), 96, 10_000 + seed, "train")
-    held_out, kept, path = text.sayings(asked, said), trials.Best(model), []
-
-    def look(model):
-        path.append(measure.excess(model, held_out).total)
-        kept.look(path[-1])
-    try:
-        history = train.fit(model, train.fresh(STYLES.values()), steps=STEPS, rate=rate, clip=1.0,
-                            seed=seed, evaluate=look, every=EVERY, progress=False)
-    except FloatingPointError:
-        return {"chooses": None}
-    if not history.whole:
-        raise KeyboardInterrupt
-    kept.restore()
-    return {"chooses": min(path), "step": EVERY * (1 + path.index(min(path)))} | (
-        scored(model, seed) if report else {})
+    found = parts.watched(model, STYLES.values(), text.sayings(asked, said), rate, seed, STEPS,
+                          EVERY)
+    return found | (scored(model, seed) if report and found["chooses"] is not None else {})
 
 
 def untrained(bits, rounds, seed):

@@ -10,7 +10,7 @@ import torch
 
 import lora_mini as lm
 from lora_mini.lab import bases, parts, sweep, trials
-from lora_mini.world import measure, text, train
+from lora_mini.world import measure, text
 from lora_mini.world.gpt import GPT
 from lora_mini.world.styles import STYLES
 
@@ -68,21 +68,8 @@ def run(cell, rate, seed, report=True):
         style = parts.task({"new": cell["new"]})
         model, styles = trials.prepare(start, cell["arm"]), style
         held_out, test = (trials.frames(style, 128, seed, what) for what in ("validation", "test"))
-    kept, path = trials.Best(model), []
-
-    def look(model):
-        path.append(measure.excess(model, held_out).total)
-        kept.look(path[-1])
-    try:
-        history = train.fit(model, train.fresh(styles), steps=STEPS[cell["task"]], rate=rate,
-                            clip=1.0, seed=seed, evaluate=look, every=EVERY, progress=False)
-    except FloatingPointError:
-        return {"chooses": None}
-    if not history.whole:
-        raise KeyboardInterrupt
-    kept.restore()
-    found = {"chooses": min(path), "step": EVERY * (1 + path.index(min(path)))}
-    if report:
+    found = parts.watched(model, styles, held_out, rate, seed, STEPS[cell["task"]], EVERY)
+    if report and found["chooses"] is not None:
         score = trials.old_styles(model, seed) if test is None else measure.excess(model, test)
         found |= {"content": score.content, "chance": score.chance, "total": score.total,
                   "trains": sum(p.numel() for p in model.parameters() if p.requires_grad)}

@@ -7,7 +7,7 @@ for the arms, `sweep` for how a rate is chosen, `contrasts.toml` for what is jud
 
 from lora_mini.lab import bases, trials
 from lora_mini.lab.sweep import GRID
-from lora_mini.world import train
+from lora_mini.world import measure, train
 from lora_mini.world.styles import ANY, FACT_BITS, register, under
 
 SET = ("scratch", "words", "blocks", "full", "LoRA r=1", "LoRA r=8", "LoRA r=16", "LoRA r=64",
@@ -82,6 +82,25 @@ def numbers(done, report=True):
                   "train": done.train, "old": done.old.total, "old_valid": done.old.valid,
                   "ms": 1000 * done.seconds_per_step}
     return found
+
+
+def watched(model, styles, held_out, rate, seed, steps, every):
+    """Train on new sentences of styles; the model is left at its best checkpoint on `held_out`:
+    {"chooses": the total there, "step"}; {"chooses": None} if the run blew up."""
+    kept, path = trials.Best(model), []
+
+    def look(model):
+        path.append(measure.excess(model, held_out).total)
+        kept.look(path[-1])
+    try:
+        history = train.fit(model, train.fresh(styles), steps=steps, rate=rate, clip=1.0, seed=seed,
+                            evaluate=look, every=every, progress=False)
+    except FloatingPointError:
+        return {"chooses": None}
+    if not history.whole:
+        raise KeyboardInterrupt
+    kept.restore()
+    return {"chooses": min(path), "step": every * (1 + path.index(min(path)))}
 
 
 def memorized(cell, rate, seed, report=True):
