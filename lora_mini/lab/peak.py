@@ -16,9 +16,9 @@ def peak_bytes(act, *held):
     """
     watch = _Watch()
     for one in held:
-        for tensor in (one.parameters(), one.buffers()) if hasattr(one, "buffers") else ((one,),):
-            for each in tensor:
-                watch.note(each)
+        whole = isinstance(one, torch.nn.Module)
+        for tensor in (*one.parameters(), *one.buffers()) if whole else (one,):
+            watch.note(tensor)
     with watch:
         act()
     return watch.most
