@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lora_mini.desk import verdicts
-from lora_mini.lab import bases, contrasts, fresh, record, sweep
-from lora_mini.world import base
+from lora_mini.lab import bases, contrasts, fresh, parts, record, sweep, trials
+from lora_mini.world import base, measure
 from lora_mini.world.gpt import GPT
 
 REC = record.load("fresh")
@@ -73,3 +73,13 @@ def test_a_run_reports_its_best_checkpoint(monkeypatch):
         assert found["step"] in (2, 4) and found["trains"] == NUMBERS[cell["arm"]]
         assert found["total"] == pytest.approx(found["content"] + found["chance"], rel=1e-5)
         assert "total" not in fresh.run(cell, 1e-2, 0, report=False)
+
+
+def test_a_watched_run_leaves_the_model_at_the_checkpoint_that_it_reports():
+    """At a rate that ruins the model the first checkpoint is the best."""
+    torch.manual_seed(0)
+    model, style = trials.prepare(base.shipped(), "full"), parts.task({"new": 0})
+    held_out = trials.frames(style, 8, 0, "validation")
+    found = parts.watched(model, style, held_out, 3.0, seed=0, steps=24, every=2)
+    assert found["step"] < 24
+    assert measure.excess(model, held_out).total == pytest.approx(found["chooses"], rel=1e-5)
