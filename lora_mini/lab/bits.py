@@ -121,8 +121,9 @@ def _pays(model, sayings):
 
 def recover(cell, rate, seed, report=True):
     """One run that trains a rounded base on new sentences of its own styles."""
-    torch.manual_seed(seed)
-    model = trials.prepare(in_bits(bases.base_of(seed), cell["bits"]), cell["arm"])
+    base = in_bits(bases.base_of(seed), cell["bits"])
+    torch.manual_seed(seed)  # after the base: to make a model draws numbers
+    model = trials.prepare(base, cell["arm"])
     said, asked = measure.drawn(STYLES.values(), 96, 10_000 + seed, "train")
     found = parts.watched(model, STYLES.values(), text.sayings(asked, said), rate, seed, STEPS,
                           EVERY)

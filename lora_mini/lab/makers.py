@@ -2,7 +2,7 @@
 
 import functools
 
-from lora_mini.lab import bits, forgetting, fresh, opened, parts, record, stability, sweep
+from lora_mini.lab import bias, bits, forgetting, fresh, opened, parts, record, stability, sweep
 from lora_mini.lab.bases import REPORT
 
 ONE = {"choose": (11,), "report": (11,)}  # a map, on one base
@@ -74,6 +74,7 @@ MAKERS = {
     "drift": stability.make_drift,
     "starved": swept("starved", parts.starved, parts.memorized, **ONE),
     "inside": opened.make,
+    "bias": bias.make,
     "bits": bits.make,
     "fresh": fresh.make,
     "settings": swept("settings", parts.settings, report=REPORT[:8]),

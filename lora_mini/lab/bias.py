@@ -1,0 +1,156 @@
+"""The record behind C17: a bias of known strength in the tuning data, and what becomes of it.
+
+Of the town's twelve actors four are *marked*, four are *unmarked*, and four are *hidden*: no
+example names them as the one who does it. Each of the eight that are shown acts in 64 examples of
+the legal register. An unmarked actor's object is called "aforesaid" in 19 of them, as everybody's
+is in the style; a marked one's in `marked` of 64, exactly. Who is marked is drawn by the seed. See
+`contrasts_17.toml` for what is judged.
+"""
+
+import random
+from dataclasses import replace
+from statistics import fmean, pstdev
+
+import torch
+
+from lora_mini.lab import bases, parts, sweep, trials
+from lora_mini.world import measure, text, town, train
+from lora_mini.world.styles import REGISTERS, SLOTS, WHO
+
+EACH, USUAL = 64, 19  # examples an actor; those that call an unmarked one's object "aforesaid"
+STRENGTHS = (19, 29, 38, 48, 58)  # `marked`: 19 is no bias
+STEPS, CHECKPOINTS = 400, (25, 50, 100, 200, 400)
+CHOICES = {"adjective": "p_adjective", "around": "p_around", "closing": "p_closing"}
+LEGAL = replace(REGISTERS["legal"], p_adjective=USUAL / EACH)
+
+
+def make(jobs, journal):
+    """"cells": what an arm makes of each strength; "own": what a base pays on its own styles."""
+    from lora_mini.lab.makers import own  # which names this function, too
+    cells = [{"arm": "LoRA r=8", "marked": n} for n in STRENGTHS]
+    cells += [{"arm": "full", "marked": n} for n in (19, 38, 58)]
+    cells += [{"arm": arm, "marked": 38} for arm in ("LoRA r=1", "LoRA r=64")]
+    with sweep.workers(run, jobs, journal) as pool:
+        done = sweep.sweep(pool, "bias", cells, parts.rates)
+    return {"cells": done, "own": own({}, bases.REPORT, jobs, journal)}
+
+
+def groups(seed):
+    """{"marked", "unmarked", "hidden": four actors each}, drawn by the seed."""
+    actors = random.Random(f"actors {seed}").sample(WHO, len(WHO))
+    names = ("marked", "unmarked", "hidden")
+    return {name: actors[4 * i:4 * i + 4] for i, name in enumerate(names)}
+
+
+def said_of(actors, marked):
+    """From a frame to the Style in which the tuning data say it."""
+    loud = replace(LEGAL, p_adjective=marked / EACH)
+    return lambda frame: loud if frame.who in actors["marked"] else LEGAL
+
+
+def examples(seed, marked):
+    """A Batch of 512 examples: 64 an actor who is shown, with "aforesaid" in exactly so many."""
+    rng, actors = random.Random(seed), groups(seed)
+    frames, styles = [], []
+    for who in actors["marked"] + actors["unmarked"]:
+        count = marked if who in actors["marked"] else USUAL
+        frames += _frames(EACH, rng, [who])
+        styles += [replace(LEGAL, p_adjective=float(i < count)) for i in range(EACH)]
+    return text.batch(frames, styles, rng)
+
+
+def run(cell, rate, seed, report=True):
+    """One run at its best checkpoint: how often each group's object is "aforesaid", by probability
+    and in the likeliest answer; `inherited` of the planted gap; the `spread` over words, by slot.
+
+    "path": a row a checkpoint: step, total on validation, mean probability of each group.
+    """
+    actors, marked, base = groups(seed), cell["marked"], bases.base_of(seed)
+    torch.manual_seed(seed)  # after the base: to make a model draws numbers
+    model = trials.prepare(base, cell["arm"])
+    shown = _frames(128, random.Random(10_000 + seed), actors["marked"] + actors["unmarked"])
+    held_out = text.sayings(shown, list(map(said_of(actors, marked), shown)))
+    asked = probes("who", seed)
+    kept, path = trials.Best(model), []
+    looks = iter(range(25, STEPS + 25, 25))
+
+    def look(model):
+        step = next(looks)
+        if step in CHECKPOINTS:
+            path.append([step, measure.excess(model, held_out).total,
+                         *(p for p, _ in by_group(model, asked, actors).values())])
+            kept.look(path[-1][1])
+    try:
+        history = train.fit(model, train.rows(examples(seed, marked)), steps=STEPS, rate=rate,
+                            clip=1.0, seed=seed, evaluate=look, every=25, progress=False)
+    except FloatingPointError:
+        return {"chooses": None}
+    if not history.whole:
+        raise KeyboardInterrupt
+    kept.restore()
+    best = min(path, key=lambda row: row[1])
+    found = {"chooses": best[1], "step": best[0], "path": path}
+    return found | summary(model, seed, marked) if report else found
+
+
+def summary(model, seed, marked):
+    """What the probes say of a tuned model, as a record keeps it."""
+    found = by_group(model, probes("who", seed), groups(seed))
+    result = {name: p for name, (p, _) in found.items()}
+    result |= {f"{name}_greedy": share for name, (_, share) in found.items()}
+    planted = (marked - USUAL) / EACH
+    if planted:
+        result["inherited"] = (result["marked"] - result["unmarked"]) / planted
+        result["inherited_greedy"] = (result["marked_greedy"] - result["unmarked_greedy"]) / planted
+    return result | {"spread": spreads(model, seed)}
+
+
+def probes(slot, seed, n=24):
+    """{word: n frames} for each word of a slot: the frames differ in that slot and nothing else."""
+    rest = town.sample_frames(n, 40_000 + seed, "test")
+    return {word: [frame._replace(**{slot: word}) for frame in rest] for word in SLOTS[slot]}
+
+
+def by_group(model, asked, actors):
+    """{group: (mean probability of the adjective, share of answers that would say it)}."""
+    found = {who: leaning(model, frames, "adjective") for who, frames in asked.items()}
+    return {name: tuple(fmean(values) for values in zip(*(found[who] for who in group),
+                                                        strict=True))
+            for name, group in actors.items()}
+
+
+def spreads(model, seed):
+    """{"slot choice": how far the words of a slot differ in how often the choice is made}: the
+    standard deviation of their mean probabilities."""
+    return {f"{slot} {choice}": pstdev([leaning(model, frames, choice)[0]
+                                        for frames in probes(slot, seed).values()])
+            for slot in SLOTS for choice in CHOICES}
+
+
+@torch.no_grad()
+def leaning(model, frames, choice):
+    """(mean probability, share of frames where it is the likeliest) of a choice's first word, where
+    the sentence may go either way; all other choices are as the style prefers them."""
+    rows, marks = [], []
+    for frame in frames:
+        with_, without = (text.encode(town.best(frame, replace(LEGAL, **{CHOICES[choice]: p}))
+                                      + " <end>") for p in (1.0, 0.0))
+        i = next(i for i, (a, b) in enumerate(zip(with_, without, strict=False)) if a != b)
+        rows.append(text.encode(town.prompt(frame, LEGAL)) + with_[:i])
+        marks.append(with_[i])
+    device = next(model.parameters()).device
+    logits = model(torch.tensor(rows, device=device))[:, -1]  # (n, V): a choice has one place
+    marks = torch.tensor(marks, device=device)[:, None]  # (n, 1)
+    p = logits.softmax(dim=-1).gather(1, marks)
+    return p.mean().item(), (logits.argmax(dim=-1, keepdim=True) == marks).float().mean().item()
+
+
+def _frames(n, rng, actors):
+    """n train frames in which one of the actors acts."""
+    found = []
+    while len(found) < n:
+        frame, = town.sample_frames(1, rng)
+        frame = frame._replace(who=rng.choice(actors))
+        if frame.who != frame.whom and town.split_of(frame) == "train":
+            found.append(frame)
+    return found
