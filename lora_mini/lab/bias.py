@@ -60,18 +60,32 @@ def examples(seed, marked):
 
 
 def run(cell, rate, seed, report=True):
-    """One run at its best checkpoint: how often each group's object is "aforesaid", by probability
-    and in the likeliest answer; `inherited` of the planted gap; the `spread` over words, by slot.
+    """One run: "chooses" is the total on validation at the best checkpoint.
 
-    "path": a row a checkpoint: step, total on validation, mean probability of each group.
+    There, by group: "p_marked", "p_unmarked", "p_hidden", how likely the object is "aforesaid", and
+    "greedy_marked" and so on, how often the likeliest answer says so; "p_inherited" and
+    "greedy_inherited": the gap between marked and unmarked over the planted one; "spread": see
+    `spreads`. "path": a row a checkpoint: step, total on validation, p of each group.
     """
-    actors, marked, base = groups(seed), cell["marked"], bases.base_of(seed)
-    torch.manual_seed(seed)  # after the base: to make a model draws numbers
-    model = trials.prepare(base, cell["arm"])
+    base = bases.base_of(seed)
+    try:
+        model, path, whole = tune(base, cell["arm"], cell["marked"], rate, seed)
+    except FloatingPointError:
+        return {"chooses": None}
+    if not whole:
+        raise KeyboardInterrupt
+    best = min(path, key=lambda row: row[1])
+    found = {"chooses": best[1], "step": best[0], "path": path}
+    return found | summary(model, seed, cell["marked"]) if report else found
+
+
+def tune(base, arm, marked, rate, seed):
+    """(model at its best checkpoint, "path" as in `run`, whether the run was not interrupted)."""
+    torch.manual_seed(seed)
+    model, actors = trials.prepare(base, arm), groups(seed)
     shown = _frames(128, random.Random(10_000 + seed), actors["marked"] + actors["unmarked"])
     held_out = text.sayings(shown, list(map(said_of(actors, marked), shown)))
-    asked = probes("who", seed)
-    kept, path = trials.Best(model), []
+    kept, path, asked = trials.Best(model), [], probes("who", seed)
     looks = iter(range(25, STEPS + 25, 25))
 
     def look(model):
@@ -80,28 +94,21 @@ def run(cell, rate, seed, report=True):
             path.append([step, measure.excess(model, held_out).total,
                          *(p for p, _ in by_group(model, asked, actors).values())])
             kept.look(path[-1][1])
-    try:
-        history = train.fit(model, train.rows(examples(seed, marked)), steps=STEPS, rate=rate,
-                            clip=1.0, seed=seed, evaluate=look, every=25, progress=False)
-    except FloatingPointError:
-        return {"chooses": None}
-    if not history.whole:
-        raise KeyboardInterrupt
+    history = train.fit(model, train.rows(examples(seed, marked)), steps=STEPS, rate=rate,
+                        clip=1.0, seed=seed, evaluate=look, every=25, progress=False)
     kept.restore()
-    best = min(path, key=lambda row: row[1])
-    found = {"chooses": best[1], "step": best[0], "path": path}
-    return found | summary(model, seed, marked) if report else found
+    return model, path, history.whole
 
 
 def summary(model, seed, marked):
-    """What the probes say of a tuned model, as a record keeps it."""
+    """What the probes say of a tuned model, as a record keeps it; see `run`."""
     found = by_group(model, probes("who", seed), groups(seed))
-    result = {name: p for name, (p, _) in found.items()}
-    result |= {f"{name}_greedy": share for name, (_, share) in found.items()}
-    planted = (marked - USUAL) / EACH
-    if planted:
-        result["inherited"] = (result["marked"] - result["unmarked"]) / planted
-        result["inherited_greedy"] = (result["marked_greedy"] - result["unmarked_greedy"]) / planted
+    result = {f"p_{name}": p for name, (p, _) in found.items()}
+    result |= {f"greedy_{name}": share for name, (_, share) in found.items()}
+    if planted := (marked - USUAL) / EACH:
+        for kind in ("p", "greedy"):
+            gap = result[f"{kind}_marked"] - result[f"{kind}_unmarked"]
+            result[f"{kind}_inherited"] = gap / planted
     return result | {"spread": spreads(model, seed)}
 
 
