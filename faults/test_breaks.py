@@ -57,6 +57,17 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a merged sum that trusts the version counters": (
         LORA, "            and all(map(torch.equal, thin, self._factors()))", "",
         "fast/test_merged.py::test_training_while_merged_is_seen_at_once"),
+    "one marked example more than counted": (
+        "lora_mini/lab/bias.py", "float(i < count)", "float(i <= count)",
+        "fast/test_record_17.py::"
+        "test_each_shown_actor_has_exactly_so_many_examples_and_no_hidden_one_has_any"),
+    "probes that differ in two slots": (
+        "lora_mini/lab/bias.py", "frame._replace(**{slot: word})",
+        'frame._replace(**{slot: word, "when": "dawn" if word < "l" else "noon"})',
+        "fast/test_record_17.py::test_probes_differ_in_one_slot_and_lie_in_no_training_set"),
+    "a leaning one word too late": (
+        "lora_mini/lab/bias.py", "with_[:i])", "with_[:i + 1])",
+        "fast/test_record_17.py::test_a_leaning_is_how_likely_the_word_is_where_it_may_come"),
     "dropout left on in eval": (
         LORA, "self.dropout(x).to", "F.dropout(x, self.dropout.p).to",
         "fast/test_lora.py::test_dropout_acts_on_the_update_alone_and_only_in_training"),
