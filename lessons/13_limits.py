@@ -364,7 +364,7 @@ expect("hidden actors stand at the average of all examples, to 0.04",
 # on the base.
 
 # %%
-print("38 of 64, by base: " + " ".join(f"{x:.1f}" for x in sorted(of[38]["greedy_marked"])))
+print("by base: " + " ".join(f"{x:.1f}" for x in sorted(of[38]["greedy_marked"])))
 
 # %% [markdown]
 # ### A measure of it (second reading)
