@@ -7,7 +7,7 @@ from lora_mini.audit.before import Snapshot
 from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
 from lora_mini.audit.findings import Finding
-from lora_mini.audit.forward import bare, device_of, moved, outputs
+from lora_mini.audit.forward import bare, device_of, moved, run
 from lora_mini.audit.layers import adapted, own
 from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale
 from lora_mini.audit.places import coverage, merged_dropout, modes
@@ -46,11 +46,11 @@ def audit(model, optimizer=None, batch=None, *, before=None):
         meant = optimizer is not None or before is not None and not before.start
         return [Finding("no adapter", "the whole model", "0 adapted layers",
                         "attach one before the optimizer is built")] if meant else []
-    batch, on, cannot = _run(model, batch)
+    batch, (on, loss), cannot = _run(model, batch)
     layers, empty = [], []
     for layer in adapted(model):
         (empty if any(p.is_meta for p in layer.factors.values()) else layers).append(layer)
-    case = Case(model, optimizer, batch, before, layers, empty, on)
+    case = Case(model, optimizer, batch, before, layers, empty, on, loss)
     return cannot + [finding for check in CHECKS for finding in _looked(check, case)]
 
 
@@ -65,16 +65,16 @@ def _looked(check, case):
 
 
 def _run(model, batch):
-    """(batch, what the model gives for it, findings); without the batch if it can't be run."""
+    """(batch, (logits, loss), findings); without the batch if it can't be run."""
     if batch is None:
-        return None, None, []
+        return None, (None, None), []
     if not hasattr(batch, "__len__"):
         raise TypeError("batch must be a tensor, a tuple of arguments or a mapping of named ones, "
                         f"got {type(batch).__name__}")
     try:
         batch = moved(batch, device_of(model))
-        return batch, outputs(model, batch)[1], []
+        return batch, run(model, batch)[1:], []
     except Exception as error:
-        return None, None, [Finding(
+        return None, (None, None), [Finding(
             "the model can't be run on the batch", "its forward", f"{type(error).__name__}: "
             f"{error}", "give a batch that it takes; what needs one was not looked at")]
