@@ -8,18 +8,21 @@ from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
 from lora_mini.audit.findings import Finding
 from lora_mini.audit.forward import bare, device_of, moved, run
+from lora_mini.audit.labels import end_masked, labels, loss
 from lora_mini.audit.layers import adapted, own
-from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale
+from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale, worn
+from lora_mini.audit.patterns import patterns
 from lora_mini.audit.places import coverage, merged_dropout, modes
 from lora_mini.audit.size import sizes
+from lora_mini.audit.ties import adapted_ties, torn
 from lora_mini.audit.zero import zero_B
 
 CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, base_trains,
           base_moved, outputs_moved, twice, nested, scales, inactive_trains, coverage, modes,
-          merged_dropout)
+          merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties)
 
 
-def audit(model, optimizer=None, batch=None, *, before=None):
+def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=None):
     """A list of Findings, empty for a sound model; the model is left as it is.
 
     Before training: `before = snapshot(model, batch)`; after it, `audit(model, optimizer, batch,
@@ -29,6 +32,10 @@ def audit(model, optimizer=None, batch=None, *, before=None):
     the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
     arguments or a mapping of named ones for the model, with the labels if there are any. before:
     what `snapshot(model, batch)` gave before training; with it the model counts as trained.
+
+    file: see file.py TODO
+    scaler: the GradScaler of the training, if there is one: from the optimizer alone a step that it
+    skipped and a step that nobody made look alike. accelerate's optimizer brings its own.
 
     A model without adapter is judged only if an optimizer, or a `before` without adapter, says that
     one was meant; a model that had one may have been merged for good.
@@ -41,17 +48,21 @@ def audit(model, optimizer=None, batch=None, *, before=None):
         raise TypeError(f"expected an optimizer, got {type(optimizer).__name__}")
     if before is not None and not isinstance(before, Snapshot):
         raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
+    scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
+    if scaler is not None and not hasattr(scaler, "get_scale"):
+        raise TypeError(f"scaler: expected a GradScaler, got {type(scaler).__name__}")
     model = bare(model)
+    tears = torn(model, before)
     if not own(model):
         meant = optimizer is not None or before is not None and not before.start
         return [Finding("no adapter", "the whole model", "0 adapted layers",
-                        "attach one before the optimizer is built")] if meant else []
+                        "attach one before the optimizer is built")] if meant else tears
     batch, (on, loss), cannot = _run(model, batch)
     layers, empty = [], []
     for layer in adapted(model):
         (empty if any(p.is_meta for p in layer.factors.values()) else layers).append(layer)
-    case = Case(model, optimizer, batch, before, layers, empty, on, loss)
-    return cannot + [finding for check in CHECKS for finding in _looked(check, case)]
+    case = Case(model, optimizer, batch, before, layers, empty, on, loss, file, scaler)
+    return cannot + tears + [finding for check in CHECKS for finding in _looked(check, case)]
 
 
 def _looked(check, case):
