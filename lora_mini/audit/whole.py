@@ -1,11 +1,14 @@
 """The audit itself: what is known of a model, and the checks that look at it."""
 
+import os
+
 from torch import nn
 
 from lora_mini.audit.base import base_moved, base_trains, outputs_moved
 from lora_mini.audit.before import Snapshot
 from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
+from lora_mini.audit.file import stored
 from lora_mini.audit.findings import Finding
 from lora_mini.audit.forward import bare, device_of, moved, run
 from lora_mini.audit.labels import end_masked, labels, loss
@@ -19,28 +22,31 @@ from lora_mini.audit.zero import zero_B
 
 CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, base_trains,
           base_moved, outputs_moved, twice, nested, scales, inactive_trains, coverage, modes,
-          merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties)
+          merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties,
+          stored)
 
 
 def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=None):
     """A list of Findings, empty for a sound model; the model is left as it is.
 
     Before training: `before = snapshot(model, batch)`; after it, `audit(model, optimizer, batch,
-    before=before)`. Less may be given, and less is looked at.
+    before=before, file=folder)`. Less may be given, and less is looked at.
 
     model: with layers of lora_mini's or of PEFT's LoRA. optimizer: the one that trains it; whether
     the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
     arguments or a mapping of named ones for the model, with the labels if there are any. before:
     what `snapshot(model, batch)` gave before training; with it the model counts as trained.
 
-    file: see file.py TODO
+    file: what was saved of this model, a path: an adapter's folder or its .safetensors, or that of
+    a merged model; a folder may hold parts of one. Nothing is ever unpickled, and what can't be
+    read is a finding. Names are to be PEFT's.
     scaler: the GradScaler of the training, if there is one: from the optimizer alone a step that it
     skipped and a step that nobody made look alike. accelerate's optimizer brings its own.
 
     A model without adapter is judged only if an optimizer, or a `before` without adapter, says that
     one was meant; a model that had one may have been merged for good.
-    Raises TypeError for what is no module, no optimizer, no batch or no Snapshot; nothing is
-    raised for a model that is unsound.
+    Raises TypeError for what is no module, no optimizer, no batch, no Snapshot, no path or no
+    scaler; nothing is raised for a model that is unsound.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model, an nn.Module, got {type(model).__name__}")
@@ -48,13 +54,16 @@ def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=N
         raise TypeError(f"expected an optimizer, got {type(optimizer).__name__}")
     if before is not None and not isinstance(before, Snapshot):
         raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
+    if file is not None and not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"file: expected a path, got {type(file).__name__}")
     scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
     if scaler is not None and not hasattr(scaler, "get_scale"):
         raise TypeError(f"scaler: expected a GradScaler, got {type(scaler).__name__}")
     model = bare(model)
     tears = torn(model, before)
     if not own(model):
-        meant = optimizer is not None or before is not None and not before.start
+        meant = optimizer is not None or file is not None \
+            or before is not None and not before.start
         return [Finding("no adapter", "the whole model", "0 adapted layers",
                         "attach one before the optimizer is built")] if meant else tears
     batch, (on, loss), cannot = _run(model, batch)

@@ -14,52 +14,8 @@ from lora_mini.audit import Finding, audit, snapshot
 from lora_mini.lora import LoRALinear
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 from lora_mini.world.gpt import GPT, Config
+from tests.fixtures.audits import TOKENS, X, adam, gpt, one, said, tiny, train
 from tests.fixtures.peft.tiny import Tiny
-
-X = torch.linspace(-1, 1, 30).reshape(5, 6)
-TOKENS = torch.arange(24).reshape(3, 8) % 11
-
-
-def gpt(**options):
-    """A small GPT with an adapter on all its linear layers but the head."""
-    torch.manual_seed(0)
-    model = GPT(Config(11, context=8, d_model=16, layers=2, heads=2))
-    lm.attach(model, "all-linear", 2, 4, **options)
-    return model
-
-
-def adam(model, lr=3e-3, **options):
-    return torch.optim.AdamW(lm.trainable_parameters(model)[0].values(), lr=lr,
-                             **{"weight_decay": 0.01} | options)
-
-
-def train(model, optimizer, steps=60, batch=TOKENS):
-    for _ in range(steps):
-        optimizer.zero_grad()
-        out = model(batch)
-        if out.requires_grad:
-            (-out.log_softmax(dim=-1)[..., 2].mean()).backward()
-        optimizer.step()
-    return model
-
-
-def tiny(targets="q_proj up_proj", **options):
-    torch.manual_seed(0)
-    model = Tiny()
-    lm.attach(model, targets.split(), 2, 4, **options)
-    return model
-
-
-def said(*arguments, **options):
-    return [str(finding) for finding in audit(*arguments, **options)]
-
-
-def one(words, *arguments, **options):
-    """The one thing that an audit says, and these words are in it."""
-    lines = said(*arguments, **options)
-    assert len(lines) == 1 and all(w in lines[0] for w in words), lines
-    return lines[0]
-
 
 # Sound models
 
@@ -455,8 +411,6 @@ def test_factors_on_the_meta_device_are_a_finding():
     model = tiny()
     model.block.q_proj.lora_A = nn.Parameter(torch.empty(2, 6, device="meta"))
     assert any("without numbers: block.q_proj" in s for s in said(model))
-
-
 
 
 def test_an_adapter_around_an_adapter_is_named():
