@@ -108,7 +108,7 @@ def _rest(case, held, change):
 
 
 def _numbers(case, held, parts):
-    bad = [w for _, w, p in parts if not all(torch.isfinite(p[k]).all() for k in ("A", "B"))]
+    bad = [where for _, where, tensors in parts if not _finite(tensors)]
     found = [Finding("NaN or infinite numbers in the file", listed(bad),
                      f"{share(len(bad), len(parts))} layers", "go back to a file from a step "
                      "before; a loader takes them as they are")] if bad else []
@@ -165,8 +165,8 @@ def _values(case, held, parts):
     for layer, where, tensors in parts:
         ours = {"A": layer.factors[layer.A], "B": layer.factors[layer.B], "m": _magnitude(layer)}
         both = [(tensors[k], t) for k, t in ours.items() if t is not None and k in tensors]
-        if any(t.is_meta for _, t in both) or all(same(*pair) for pair in both) \
-                or _same_update(layer, tensors):
+        unknown = not _finite(tensors) or any(t.is_meta for _, t in both)
+        if unknown or all(same(*pair) for pair in both) or _same_update(layer, tensors):
             continue
         other.append((where, max(gap(*pair)[0] for pair in both)))
         early &= all(n in case.before.start and same(tensors[k], case.before.start[n])
@@ -199,6 +199,10 @@ def _same_update(layer, tensors):
     A, B = A.double(), B.double()
     off = _norm(torch.cat([B, -B2], dim=1), torch.cat([A, A2]))
     return off <= 2 * max(eps, 1e-6) * _norm(B2, A2)
+
+
+def _finite(tensors):
+    return all(torch.isfinite(tensors[k]).all() for k in ("A", "B"))
 
 
 def _norm(B, A):

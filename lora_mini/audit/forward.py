@@ -79,7 +79,7 @@ def switched_off(model):
     for module in model.modules():
         if isinstance(module, (LoRALinear, TrainedCopy)):
             held.append((module, "enabled", module.enabled, False))
-        elif "_disable_adapters" in vars(module):
+        elif isinstance(getattr(module, "_disable_adapters", None), bool):
             held.append((module, "_disable_adapters", module._disable_adapters, True))
     try:
         for module, name, _, off in held:

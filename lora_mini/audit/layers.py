@@ -13,7 +13,7 @@ from lora_mini.copies import TrainedCopy
 from lora_mini.lora import LoRALinear
 from lora_mini.variants import PiSSALinear
 
-INNER = ("base_layer", "original_module")  # what PEFT's wrappers call the base's own module
+INNER = ("base_layer", "original_module", "token_adapter")  # the base's own in PEFT's wrappers
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def inner(module):
     if isinstance(module, TrainedCopy):
         return "original", module.original
     if hasattr(module, "adapter_layer_names"):
-        return next(((n, module._modules[n]) for n in INNER if n in module._modules), None)
+        return next(((n, m) for n in INNER if (m := module._modules.get(n)) is not None), None)
     return None
 
 

@@ -9,12 +9,25 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lora_mini as lm
-from lora_mini import adapters, quant
+from lora_mini import adapters
 from lora_mini.audit import Finding, audit, snapshot
 from lora_mini.lora import LoRALinear
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 from lora_mini.world.gpt import GPT, Config
-from tests.fixtures.audits import TOKENS, X, adam, gpt, one, said, tiny, train
+from tests.fixtures.audits import (
+    TOKENS,
+    Labelled,
+    X,
+    adam,
+    four_bits,
+    gpt,
+    in_half,
+    one,
+    said,
+    tiny,
+    train,
+    trained,
+)
 from tests.fixtures.peft.tiny import Tiny
 
 # Sound models
@@ -23,32 +36,11 @@ def fresh(**options):
     return lambda: (gpt(**options), None)
 
 
-def trained(merged=False, **options):
-    def make():
-        model = gpt(**options)
-        optimizer = adam(model)
-        before = snapshot(model, TOKENS)
-        train(model, optimizer)
-        if merged:
-            model.eval()
-            lm.merge(model)
-        return model, optimizer, before
-    return make
-
-
 def shelved():
     model = GPT(Config(11, context=8, d_model=16, layers=2, heads=2))
     for name in ("one", "two"):
         adapters.add(model, name, ["q_proj", "v_proj", "up_proj"], 2, 4)
     return model, adam(model)
-
-
-def four_bits():
-    model = GPT(Config(11, context=8, d_model=64, layers=1, heads=2))
-    quant.to_four_bits(model)
-    lm.attach(model, "all-linear", 2, 4)
-    optimizer, before = adam(model), snapshot(model, TOKENS)
-    return train(model, optimizer), optimizer, before
 
 
 def finally_merged():
@@ -61,13 +53,6 @@ def with_sgd():
     model = gpt()
     optimizer = torch.optim.SGD(lm.trainable_parameters(model)[0].values(), lr=0.1, momentum=0.9)
     before = snapshot(model, TOKENS)
-    return train(model, optimizer), optimizer, before
-
-
-def in_half():
-    model = GPT(Config(11, context=8, d_model=16, layers=2, heads=2)).bfloat16()
-    lm.attach(model, "all-linear", 2, 4)
-    optimizer, before = adam(model), snapshot(model, TOKENS)
     return train(model, optimizer), optimizer, before
 
 
@@ -187,15 +172,6 @@ def test_a_layer_that_no_forward_reaches_is_named_with_the_cause():
     optimizer = adam(model)
     train(model, optimizer, 3, X)
     one(["it is zero: extra", "1 of 3 (33%)", "doesn't reach it"], model, optimizer, X)
-
-
-class Labelled(Tiny):
-    """As libraries do it: (loss, logits) when there are labels."""
-
-    def forward(self, x, labels=None):
-        logits = super().forward(x)
-        return (logits, ) if labels is None else (
-            nn.functional.cross_entropy(logits, labels), logits)
 
 
 def test_labels_of_minus_100_are_named_as_the_cause():
