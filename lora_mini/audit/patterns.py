@@ -24,7 +24,8 @@ def patterns(case):
         for field, entries, lost, names in _lost(config, layers, modules):
             if lost:
                 near = "" if names is None else f"; {no_match(str(lost[0]), names, {})}"
-                found.append(Finding(f"{field}{label} names what is not there", listed(lost),
+                found.append(Finding(f"{field}{label} names what is not there",
+                                     listed(map(str, lost)),
                                      f"{share(len(lost), len(entries))} entries{near}", REMEDY))
     return found
 

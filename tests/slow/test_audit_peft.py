@@ -193,6 +193,11 @@ def test_an_adapter_that_is_not_active_and_trains_is_found():
     model.add_adapter("second", peft.LoraConfig(r=2, lora_alpha=8, target_modules=ALL))
     layer(model).lora_A["second"].weight.requires_grad_(True)
     one(["not active trains: second", "1 tensors"], model)
+    model.set_adapter("second")
+    assert said(model) == []
+    for name, parameter in model.named_parameters():  # as a loop that thaws all of LoRA does
+        parameter.requires_grad_("lora_" in name)
+    one(["not active trains: default", "28 tensors"], model)
 
 
 def test_few_adapted_layers_are_a_note():
