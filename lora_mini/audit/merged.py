@@ -8,6 +8,7 @@ from lora_mini.audit.stored import matched, renamed
 from lora_mini.audit.ties import ties
 from lora_mini.lora import LoRALinear
 
+SLACK = 0.2  # updates; what merging in 16 bits, twice or in another order, may be off by
 KINDS = {  # what a layer's weight is in the file: (what to say, what to do)
     "base": ("the merged file's weights are the base's", "merge before saving, and save what "
              "merge_and_unload() returns; in 16 bits a small update can be lost in rounding"),
@@ -111,24 +112,42 @@ def _sum(layers, W):
 
 
 def _kind(came, base, update, scale, dtype, rounded=False):
-    """Which sum of base and update a weight in the file is nearest to; None for the right one."""
+    """Which sum of base and update a weight in the file is; None for the right one.
+
+    It is told by how far the weight lies along the update, which rounding hardly moves: its errors
+    are many, and each goes its own way.
+    """
     kept, came = came.dtype, came.float()
     if not update.any():
         return None
     if torch.equal(came, base.to(kept).float()):
         return "base"
-    ways = {None: 1.0, "base": 0.0, "twice": 2.0}
-    if scale is not None and abs(scale) > 1e-30 and min(abs(1 / scale - n) for n in (1, 2)) > 1e-2:
-        ways["unscaled"] = 1 / scale
-    if scale is None:
-        del ways["twice"]
-    off = {kind: (came - (base + n * update).to(kept).float()).norm().item()
-           for kind, n in ways.items()}
-    best = min(off, key=off.get)
-    if off[best] > off[None] / 2:
-        best = None
+
+    def summed(W, n):
+        return (W + n * update).to(kept).float()
+
+    def off(W):
+        return abs(found - _along(W - base, update))
+
+    def near(W):
+        return (came - W).norm() <= 2 * eps * base.norm() + 0.01 * size
+
+    found, size = _along(came - base, update), update.norm()
     eps = max(torch.finfo(t).eps for t in (kept, dtype))
-    bound = 2 * eps * base.norm().item() + 0.01 * update.norm().item()
-    if off[best] <= bound:
-        return best
+    noise = 6 * (came - base - found * update).norm() / (size * update.numel()**0.5)
+    slack, right = max(SLACK, noise.item()), summed(base, 1)
+    if min(off(right), abs(found - 1)) <= slack:  # 1: the base was rounded only after the merge
+        return None if near(right) or rounded else "neither"
+    ways = [("base", summed(base, 0))]
+    if scale:
+        ways += [("twice", summed(base, 2)), ("twice", summed(right, 1)),
+                 ("unscaled", summed(base, 1 / scale))]
+    kind, W = min(ways, key=lambda way: off(way[1]))
+    if off(W) <= slack and near(W):
+        return kind
     return None if rounded else "neither"
+
+
+def _along(change, update):
+    """How many updates a change holds: 1 for the update itself."""
+    return ((change * update).sum() / update.square().sum()).item()

@@ -310,6 +310,38 @@ def test_a_model_in_sixteen_bits_whose_file_is_the_base_is_found(tmp_path):
                                                      torch.bfloat16))
 
 
+def small(dtype):
+    """A wide layer and an update of a five-hundredth of its weight, below the rounding of bfloat16.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(192, 192))
+    lm.attach(model, ["0"], 8, 8)
+    layer = model[0]
+    nn.init.normal_(layer.lora_B)
+    with torch.no_grad():
+        layer.lora_B.mul_(0.002 * layer.base.weight.norm() / layer.update().norm())
+    layer.base.to(dtype)
+    return model
+
+
+@pytest.mark.parametrize("made, words", [
+    (lambda W, D: W + D, None), (lambda W, D: W, "the base's"), (lambda W, D: W + 2 * D, "twice"),
+    (lambda W, D: (W + D).bfloat16() + D, "twice"), (lambda W, D: W + 4 * D, "neither"),
+    (lambda W, D: W + D / 2, "neither")])
+def test_a_small_update_is_told_from_rounding(made, words, tmp_path):
+    model = small(torch.bfloat16)
+    W = made(model[0].base.weight.float(), model[0].update())
+    lines = said(model, file=written(model, tmp_path, torch.bfloat16, change=lambda t: {
+        "0.weight": W.bfloat16(), "0.bias": t["0.base.bias"]}))
+    assert lines == [] if words is None else len(lines) == 1 and words in lines[0], lines
+
+
+def test_a_base_that_is_rounded_in_the_model_only_is_sound(tmp_path):
+    plain, model = merged(small(torch.float32)), small(torch.bfloat16)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert said(model, file=written(plain, tmp_path, dtype)) == []
+
+
 def test_layers_that_a_merge_forgot_are_counted(tmp_path):
     model = shaken(tiny())
     one(["weights are the base's: block.up_proj.weight", "1 of 2 (50%)"], model, file=written(
