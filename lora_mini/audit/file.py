@@ -18,7 +18,7 @@ def stored(case):
     """What an adapter's or a merged model's file says otherwise than the model; one call for both.
 
     An adapter's tensors are to be named as PEFT names them; an export with factors called down and
-    up may have another start before all its names.
+    up may have another start before all its names, and underscores for their dots.
     """
     if case.file is None:
         return []
@@ -45,7 +45,7 @@ def _named(case, held):
     for layer in sorted([*case.layers, *case.empty], key=lambda x: not x.active):
         views.setdefault(layer.adapter, {}).update(dict.fromkeys(ids[id(layer.module)], layer))
     layers = max(views.values(), key=lambda view: len(views) > 1 and _alike(held, view))
-    names, lost, change = matched(held.factors, layers)
+    names, lost, change = _matched(held, layers)
     found = []
     if held.odd:
         found.append(Finding("tensors have other names than in PEFT's files", listed(held.odd),
@@ -70,9 +70,19 @@ def _named(case, held):
     return layers, names, found + _rest(case, held, change)
 
 
+def _matched(held, layers):
+    """As `matched`; in exports whose names have no dots, as kohya's, underscores are dots."""
+    if not held.exported or any("." in where for where in held.factors):
+        return matched(held.factors, layers)
+    came = {where.replace("_", "."): where for where in held.factors}
+    due = {name.removeprefix(PREFIX).replace("_", "."): name for name in layers}
+    names, lost, _ = matched(came, due)
+    return {came[w]: due[n] for w, n in names.items()}, [came[w] for w in lost], None
+
+
 def _alike(held, view):
     """How many layers of an adapter, by their names, have the B that the file has."""
-    names, _, _ = matched(held.factors, view)
+    names, _, _ = _matched(held, view)
     both = [(held.factors[w].get("B"), view[n]) for w, n in names.items()]
     return sum(gap(held.tensor(key), layer.factors[layer.B])[0] == 0
                for key, layer in both if key and not layer.factors[layer.B].is_meta)

@@ -77,6 +77,17 @@ def test_an_export_with_an_alpha_of_its_own_is_sound(tmp_path):
     assert said(model, file=path) == []
 
 
+@pytest.mark.parametrize("name, words", [
+    ("q_proj", None), ("k_proj", "adapt: lora_unet_block_k_proj, ")])
+def test_an_export_may_have_underscores_for_dots(name, words, tmp_path):
+    model = shaken(tiny())
+    path = exported(model, tmp_path, torch.tensor(4.0))
+    save_file({n.replace("diffusion_model.block.", "lora_unet_block_").replace("q_proj", name): t
+               for n, t in load_file(path).items()}, path)
+    lines = said(model, file=path)
+    assert lines == [] if words is None else words in lines[0], lines
+
+
 def tiny_base():
     return lm.detach(model := tiny()) or model
 
