@@ -321,16 +321,15 @@ def test_a_model_in_sixteen_bits_whose_file_is_the_base_is_found(tmp_path):
                                                      torch.bfloat16))
 
 
-def small(dtype):
-    """A wide layer and an update of a five-hundredth of its weight, below the rounding of bfloat16.
-    """
+def small(dtype, width=192, share=0.002):
+    """A layer and an update of so much of its weight, below the rounding of bfloat16."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(192, 192))
-    lm.attach(model, ["0"], 8, 8)
+    model = nn.Sequential(nn.Linear(width, width))
+    lm.attach(model, ["0"], 4, 4)
     layer = model[0]
     nn.init.normal_(layer.lora_B)
     with torch.no_grad():
-        layer.lora_B.mul_(0.002 * layer.base.weight.norm() / layer.update().norm())
+        layer.lora_B.mul_(share * layer.base.weight.norm() / layer.update().norm())
     layer.base.to(dtype)
     return model
 
@@ -347,10 +346,19 @@ def test_a_small_update_is_told_from_rounding(made, words, tmp_path):
     assert lines == [] if words is None else len(lines) == 1 and words in lines[0], lines
 
 
-def test_a_base_that_is_rounded_in_the_model_only_is_sound(tmp_path):
-    plain, model = merged(small(torch.float32)), small(torch.bfloat16)
+@pytest.mark.parametrize("width, share", [(192, 0.002), (192, 0.0005), (8, 0.0005)])
+def test_a_base_that_is_rounded_in_the_model_only_is_sound(width, share, tmp_path):
+    plain = merged(small(torch.float32, width, share))
+    model = small(torch.bfloat16, width, share)
     for dtype in (torch.float32, torch.bfloat16):
         assert said(model, file=written(plain, tmp_path, dtype)) == []
+
+
+def test_a_file_that_is_the_base_bit_for_bit_is_found_however_small_the_update(tmp_path):
+    model = small(torch.bfloat16, share=1e-4)
+    one(["weights are the base's: 0.weight", "1 of 1"], model, file=written(
+        model, tmp_path, torch.bfloat16,
+        change=lambda t: {"0.weight": t["0.base.weight"], "0.bias": t["0.base.bias"]}))
 
 
 def test_layers_that_a_merge_forgot_are_counted(tmp_path):
