@@ -22,8 +22,7 @@ from lora_mini.audit.zero import zero_B
 
 CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, base_trains,
           base_moved, outputs_moved, twice, nested, scales, inactive_trains, coverage, modes,
-          merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties,
-          stored)
+          merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties, stored)
 
 
 def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=None):
@@ -36,12 +35,11 @@ def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=N
     the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
     arguments or a mapping of named ones for the model, with the labels if there are any. before:
     what `snapshot(model, batch)` gave before training; with it the model counts as trained.
-
     file: what was saved of this model, a path: an adapter's folder or its .safetensors, or that of
-    a merged model; a folder may hold parts of one. Nothing is ever unpickled, and what can't be
-    read is a finding. Names are to be PEFT's.
+    a merged model, which may lie in a folder in parts. Nothing is ever unpickled, and what can't be
+    read is a finding.
     scaler: the GradScaler of the training, if there is one: from the optimizer alone a step that it
-    skipped and a step that nobody made look alike. accelerate's optimizer brings its own.
+    skipped and a step that nobody made look alike.
 
     A model without adapter is judged only if an optimizer, or a `before` without adapter, says that
     one was meant; a model that had one may have been merged for good.
@@ -56,9 +54,10 @@ def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=N
         raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
     if file is not None and not isinstance(file, (str, os.PathLike)):
         raise TypeError(f"file: expected a path, got {type(file).__name__}")
-    scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
     if scaler is not None and not hasattr(scaler, "get_scale"):
         raise TypeError(f"scaler: expected a GradScaler, got {type(scaler).__name__}")
+    if scaler is None and hasattr(getattr(optimizer, "scaler", None), "get_scale"):
+        scaler = optimizer.scaler  # accelerate's optimizer brings its own
     model = bare(model)
     tears = torn(model, before)
     if not own(model):

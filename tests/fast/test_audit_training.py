@@ -55,6 +55,8 @@ def test_a_scaler_that_is_switched_off_says_nothing():
     model, optimizer, before, _ = scaled(1.0, 60)
     off = torch.amp.GradScaler("cpu", enabled=False)
     assert said(model, optimizer, TOKENS, before=before, scaler=off) == []
+    optimizer.scaler = "standard"  # another's attribute
+    assert said(model, optimizer, TOKENS, before=before) == []
     with pytest.raises(TypeError):
         audit(model, scaler=3)
 
