@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ from tests.fixtures.audits import (
     train,
     trained,
 )
-from tests.fixtures.peft.tiny import shaken
+from tests.fixtures.peft import tiny as tiny_model
+from tests.fixtures.peft.tiny import Tiny, shaken
 
 Q, UP = "base_model.model.block.q_proj", "base_model.model.block.up_proj"
 SOUND = {
@@ -58,6 +60,15 @@ def test_a_file_that_was_loaded_again_is_sound(tmp_path):
     model = saved(tmp_path)
     adapters.load(again := tiny_base(), tmp_path)
     assert said(again, file=tmp_path) == said(model, file=tmp_path) == []
+
+
+FILES = sorted(p.parent for p in Path(tiny_model.__file__).parent.glob(f"*/*/{CONFIG}"))
+
+
+@pytest.mark.parametrize("folder", FILES, ids=lambda p: "/".join(p.parts[-2:]))
+def test_files_of_many_versions_of_peft_are_sound(folder):
+    adapters.load(model := Tiny(), folder)
+    assert said(model, file=folder) == []
 
 
 def test_a_strength_is_no_other_scale(tmp_path):
