@@ -14,6 +14,7 @@ import lora_mini as lm
 from lora_mini import adapters
 from lora_mini.adapters.reading import CONFIG, TENSORS
 from lora_mini.audit import snapshot
+from lora_mini.lora import LoRALinear
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 from tests.fixtures.audits import (
     TOKENS,
@@ -205,6 +206,15 @@ def test_layers_that_only_the_file_or_only_the_model_has_are_counted(tmp_path):
     assert f"missing from the file: {Q} (1 of 2 (50%)" in lines[1]
 
 
+@pytest.mark.parametrize("q, up", [("unet.block.q_proj", "unet.block.zip_proj"),
+                                   ("unet.block.q_proj", "block.up_proj")])
+def test_starts_that_one_change_does_not_mend_are_lost_names(q, up, tmp_path):
+    model = saved(tmp_path)
+    changed(tmp_path, lambda t: {n.replace(Q, q).replace(UP, up): v for n, v in t.items()})
+    lines = said(model, file=tmp_path)
+    assert any("doesn't adapt" in s and q in s and up in s and "2 of 2" in s for s in lines), lines
+
+
 def test_a_factor_without_its_partner_is_missing(tmp_path):
     model = saved(tmp_path, layer=DoRALinear)
     changed(tmp_path, lambda t: {n: v for n, v in t.items()
@@ -278,8 +288,9 @@ def test_one_layer_of_a_variant_that_differs_is_found(layer, part, tmp_path):
     one(["factors are not the model's", UP, "1 of 2"], model, file=tmp_path)
 
 
-def test_factors_in_sixteen_bits_are_the_same_factors(tmp_path):
-    model = saved(tmp_path)
+@pytest.mark.parametrize("layer", [LoRALinear, DoRALinear])
+def test_factors_in_sixteen_bits_are_the_same_factors(layer, tmp_path):
+    model = saved(tmp_path, layer=layer)
     changed(tmp_path, lambda t: {n: v.bfloat16() for n, v in t.items()})
     assert said(model, file=tmp_path) == []
 

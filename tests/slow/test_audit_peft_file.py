@@ -34,6 +34,7 @@ SOUND = {
     "LoRA": (llama, {}), "rsLoRA": (llama, {"use_rslora": True}),
     "DoRA": (llama, {"use_dora": True}), "PiSSA": (llama, {"init_lora_weights": "pissa"}),
     "a trained head": (llama, {"modules_to_save": ["lm_head"]}),
+    "a bias in LoRA": (llama, {"lora_bias": True, "target_modules": ALL[:4]}),
     "biases": (llama, {"bias": "all"}), "bfloat16": (lambda: llama().bfloat16(), {}),
     "embeddings": (llama, {"target_modules": [*ALL, "embed_tokens"]}),
     "patterns": (llama, {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}),
