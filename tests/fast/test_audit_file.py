@@ -207,7 +207,7 @@ def test_layers_that_only_the_file_or_only_the_model_has_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("q, up", [("unet.block.q_proj", "unet.block.zip_proj"),
-                                   ("unet.block.q_proj", "block.up_proj")])
+                                   ("a.block.q_proj", "block.up_proj")])
 def test_starts_that_one_change_does_not_mend_are_lost_names(q, up, tmp_path):
     model = saved(tmp_path)
     changed(tmp_path, lambda t: {n.replace(Q, q).replace(UP, up): v for n, v in t.items()})
