@@ -5,6 +5,7 @@ trains gives a Start, what is loaded or merged a Patient. `zoo` has the reports.
 """
 
 import copy
+import functools
 
 import torch
 from torch import nn
@@ -125,7 +126,7 @@ def merged_twice(ward, mended):
 
 
 @torch.no_grad()
-def sixteen_bits(ward, mended, strength=1 / 64, dtype=torch.bfloat16):
+def sixteen_bits(ward, mended, strength=0.01, dtype=torch.bfloat16):
     """An update of this strength is merged into weights of 16 bits."""
     apart = copy.deepcopy(ward.sound.model)
     lm.set_strength(apart, strength)
@@ -136,12 +137,17 @@ def sixteen_bits(ward, mended, strength=1 / 64, dtype=torch.bfloat16):
 
 def four_bits(ward, mended, rate=3e-4):
     """An adapter that was trained on weights of four bits is merged, and the sum rounded again."""
+    return _merged(_on_four_bits(ward, rate), lambda W: W if mended else rounded(W), ward)
+
+
+@functools.lru_cache(4)
+def _on_four_bits(ward, rate):
     apart = ward.adapted()
     with torch.no_grad():
         for _, layer in layers(apart):
             layer.base.weight.copy_(rounded(layer.base.weight))
     ward.trained(Start(apart, adam(apart, rate)))
-    return _merged(apart, lambda W: W if mended else rounded(W), ward)
+    return apart
 
 
 @torch.no_grad()
@@ -157,12 +163,7 @@ def _merged(apart, kept, ward):
 
 def tied(ward, mended):
     """The head's weight is the embedding's, and the head's update is merged into it."""
-    apart = ward.fresh()
-    apart.head.weight = apart.embed.weight
-    ward.trained(Start(apart, adam(apart, 1e-3)))
-    torch.manual_seed(ward.seed)
-    lm.attach(apart, "head", RANK, ALPHA)
-    ward.trained(Start(apart, adam(apart)))
+    apart = _with_a_tied_head(ward)
     model = copy.deepcopy(apart)
     if mended:
         model.head.base.weight = nn.Parameter(model.head.base.weight.detach().clone())
@@ -170,6 +171,17 @@ def tied(ward, mended):
         model.head.base.weight += model.head.update()
     lm.detach(model)
     return Patient(model, before=audit.snapshot(apart, ward.batch), twin=apart)
+
+
+@functools.lru_cache(4)
+def _with_a_tied_head(ward):
+    apart = ward.fresh()
+    apart.head.weight = apart.embed.weight
+    ward.trained(Start(apart, adam(apart, 1e-3)))
+    torch.manual_seed(ward.seed)
+    lm.attach(apart, "head", RANK, ALPHA)
+    ward.trained(Start(apart, adam(apart)))
+    return apart
 
 
 class Plain(LoRALinear):

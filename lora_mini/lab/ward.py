@@ -103,6 +103,16 @@ class Ward:
         words = dict.fromkeys(str(w.message).split(". ")[0] for w in said)
         return Patient(start.model.eval(), losses, start.optimizer, self.before, said=tuple(words))
 
+    def unreached(self, start):
+        """(names of what should train and gets no gradient from one batch, how many should)."""
+        tokens, mask, _ = self.draw(random.Random(self.seed))
+        start.model.train()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            train.loss(start.model, tokens, mask).backward()
+        should = {n: p for n, p in start.model.named_parameters() if p.requires_grad}
+        return [n for n, p in should.items() if p.grad is None], len(should)
+
     def smoked(self, start):
         """The points that fail in an audit's smoke test of a Start."""
         rng = random.Random(self.seed)
@@ -173,11 +183,12 @@ class Ward:
         return (self.logits(patient.model) - self.logits(patient.model)).abs().max().item()
 
     def apart(self, patient):
-        """How far the logits are from the twin's, in shares of how far the twin's are from the
-        base's; NaN without a twin."""
+        """How far the logits are from the twin's, in shares of how far the twin's are from those
+        with its adapter off; NaN without a twin."""
         if patient.twin is None:
             return math.nan
-        return self._gap(patient.model, patient.twin) / self._gap(patient.twin, self.base)
+        with lm.disabled(copy.deepcopy(patient.twin)) as off:
+            return self._gap(patient.model, patient.twin) / self._gap(patient.twin, off)
 
     def excess(self, patient):
         """Nats per token over the sentences' own, on new frames, in eval mode."""
