@@ -11,8 +11,8 @@ from lora_mini.lab.zoo import GROUPS, SPECIMENS, heard
 NOTEBOOK = "../notebooks/14_bug_zoo.ipynb"
 TOP = """# My adapter does not learn
 
-First aid by symptom, for LoRA adapters made with `lora_mini` or with PEFT. Each cause below was made
-on purpose, found, and mended in [notebook 14]({notebook}). Each comes from a bug report.
+First aid by symptom, for LoRA adapters made with `lora_mini` or with PEFT. Each cause below was
+made on purpose, found, and mended in [notebook 14]({notebook}). Each comes from a bug report.
 
 The lines of code are first probes, in plain PyTorch; they change nothing. In them `model` is yours,
 with its adapter on, and `optimizer` is the one that trains it. `batch` is what the model takes.

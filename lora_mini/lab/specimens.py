@@ -21,7 +21,7 @@ from lora_mini.world import text
 
 
 def checkpointed(ward, mended):
-    """The blocks are computed again on the way back, to save memory; the head trains in full."""
+    """Blocks are computed again on the way back; the head trains in full."""
     model = ward.adapted(modules_to_save=["head"])
     for block in model.blocks:
         block.forward = _again(block, block.forward, use_reentrant=not mended)

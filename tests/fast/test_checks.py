@@ -520,7 +520,8 @@ CASES = [  # a check, an answer, and what it must say
      "solved"),
     (nb14.check_counts, lambda t, lengths, end: t != end, "who learns to stop"),
     (nb14.check_counts, lambda t, lengths, end: t == t, "all padding counts"),
-    (nb14.check_counts, lambda t, lengths, end: torch.arange(6) >= lengths[:, None], "turn it round"),
+    (nb14.check_counts, lambda t, lengths, end: torch.arange(6) >= lengths[:, None],
+     "turn it round"),
     (nb14.check_counts, lambda t, lengths, end: torch.arange(6) <= lengths[:, None],
      "some padding counts"),
     (nb14.check_counts, lambda t, lengths, end: torch.arange(6) < lengths[:, None] - 2,
@@ -532,7 +533,7 @@ CASES = [  # a check, an answer, and what it must say
      if (old := list(model.parameters())) else None, "the optimizer holds nothing"),
     (nb14.check_ready, attached_then(lambda model: list(model.parameters())), "what is frozen"),
     (nb14.check_ready, attached_then(lambda model: [
-        p for n, p in model.named_parameters() if n.endswith("lora_A")]), "is not in the optimizer"),
+        p for n, p in model.named_parameters() if n.endswith("lora_A")]), "not in the optimizer"),
     (nb14.check_ready, lambda model, rate: torch.optim.AdamW(model.parameters(), lr=rate),
      "has no adapter"),
     (nb14.check_ready, lambda model, rate: attached_then(lambda m: [

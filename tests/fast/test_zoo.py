@@ -125,7 +125,8 @@ def test_the_first_probes_of_names_of_a_second_merge_and_of_a_small_update(ward,
     name, layer = layers(ward.sound.model)[0]
     W0 = ward.base.get_submodule(name).weight
     merged = layers(patients["merged twice"][0].model)[0][1].base.weight
-    assert eval(twice, {"W": merged, "W0": W0}) > 0 == eval(twice, {"W": layer.base.weight, "W0": W0})
+    assert eval(twice, {"W": merged, "W0": W0}) > 0
+    assert eval(twice, {"W": layer.base.weight, "W0": W0}) == 0
     shares = [eval(small, {"W": layer.base.weight, "U": strength * layer.update()}).item()
               for strength in (0.001, 0.01, 1)]
     assert 1 > shares[0] > shares[1] > shares[2] > 0
