@@ -5,7 +5,6 @@ trains gives a Start, what is loaded or merged a Patient. `zoo` has the reports.
 """
 
 import copy
-import functools
 
 import torch
 from torch import nn
@@ -13,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 import lora_mini as lm
 from lora_mini import audit
-from lora_mini.lab.ward import ALPHA, RANK, RATE, Patient, Start, adam, factors, layers
+from lora_mini.lab.patients import RATE, Patient, Start, adam, factors, layers
+from lora_mini.lab.ward import ALPHA, RANK
 from lora_mini.lora import LoRALinear
 from lora_mini.quant import rounded
 from lora_mini.targets import place
@@ -137,10 +137,10 @@ def sixteen_bits(ward, mended, strength=0.01, dtype=torch.bfloat16):
 
 def four_bits(ward, mended, rate=3e-4):
     """An adapter that was trained on weights of four bits is merged, and the sum rounded again."""
-    return _merged(_on_four_bits(ward, rate), lambda W: W if mended else rounded(W), ward)
+    apart = ward.once(f"on four bits, {rate}", lambda: _on_four_bits(ward, rate))
+    return _merged(apart, lambda W: W if mended else rounded(W), ward)
 
 
-@functools.lru_cache(4)
 def _on_four_bits(ward, rate):
     apart = ward.adapted()
     with torch.no_grad():
@@ -163,7 +163,7 @@ def _merged(apart, kept, ward):
 
 def tied(ward, mended):
     """The head's weight is the embedding's, and the head's update is merged into it."""
-    apart = _with_a_tied_head(ward)
+    apart = ward.once("a tied head", lambda: _with_a_tied_head(ward))
     model = copy.deepcopy(apart)
     if mended:
         model.head.base.weight = nn.Parameter(model.head.base.weight.detach().clone())
@@ -173,7 +173,6 @@ def tied(ward, mended):
     return Patient(model, before=audit.snapshot(apart, ward.batch), twin=apart)
 
 
-@functools.lru_cache(4)
 def _with_a_tied_head(ward):
     apart = ward.fresh()
     apart.head.weight = apart.embed.weight

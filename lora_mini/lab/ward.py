@@ -1,7 +1,7 @@
 """Where patients are made and looked at: one base, one register, one loop, and the probes.
 
-A Patient is a model as somebody brings it. A probe asks it one question and gives one number; none
-of them knows the cause. The causes are in `specimens`, the reports and the words in `zoo`.
+A probe asks a Patient one question and gives one number; none of them knows the cause. The causes
+are in `specimens`, the reports and the words in `zoo`.
 """
 
 import copy
@@ -9,8 +9,6 @@ import functools
 import math
 import random
 import warnings
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,44 +17,12 @@ import lora_mini as lm
 from lora_mini import audit
 from lora_mini.audit.forward import at_rest
 from lora_mini.lab import trials
-from lora_mini.lora import LoRALinear
+from lora_mini.lab.patients import Patient, Start, adam, factors, layers
 from lora_mini.world import base, measure, text, town, train
 from lora_mini.world.styles import register
 
-STEPS, RATE = 100, 3e-3
-RANK, ALPHA = 8, 16
+STEPS, RANK, ALPHA = 100, 8, 16
 HARDLY = 0.1  # of what the sound adapter does, or of what the twin does
-
-
-@dataclass
-class Patient:
-    """A model, and what belongs to it.
-
-    losses, optimizer: of its training, if it trained here. before: an audit's Snapshot from before
-    that. twin: the model whose answers it should give, if there is one. said: what Python warned of
-    while it trained.
-    """
-
-    model: nn.Module
-    losses: list = field(default_factory=list)
-    optimizer: Any = None
-    before: Any = None
-    twin: nn.Module | None = None
-    said: tuple = ()
-
-    @property
-    def merged(self):
-        """Whether it has no adapter any more."""
-        return not layers(self.model)
-
-
-@dataclass
-class Start:
-    """A model before its training. counts: (tokens, mask) -> the mask of what the loss counts."""
-
-    model: nn.Module
-    optimizer: Any
-    counts: Any = lambda tokens, mask: mask
 
 
 class Ward:
@@ -67,7 +33,7 @@ class Ward:
 
     def __init__(self, model=None, steps=STEPS, seed=40):
         self.base = (base.shipped() if model is None else model).eval()
-        self.steps, self.seed, self.legal = steps, seed, register("legal")
+        self.steps, self.seed, self.legal, self.kept = steps, seed, register("legal"), {}
         data = text.batch(town.sample_frames(256, seed), self.legal, seed)
         self.draw = train.rows(data, 32)
         self.batch = data.tokens[:16, :-1]
@@ -100,6 +66,8 @@ class Ward:
             warnings.simplefilter("always")
             for _ in range(self.steps):
                 losses.append(self.step(start.model, start.optimizer, rng, start.counts))
+                if stopped():
+                    break
         words = dict.fromkeys(str(w.message).split(". ")[0] for w in said)
         return Patient(start.model.eval(), losses, start.optimizer, self.before, said=tuple(words))
 
@@ -130,13 +98,22 @@ class Ward:
         """The Snapshot of the base: what training must be compared with."""
         return audit.snapshot(self.base, self.batch)
 
-    @functools.cached_property
+    def once(self, name, make):
+        """What `make()` gave the first time that it was not stopped; see `train.together`."""
+        found = self.kept[name] if name in self.kept else make()
+        if not stopped():
+            self.kept[name] = found
+        return found
+
+    @property
     def sound(self):
         """The Patient that lacks nothing: to copy, to save and to merge, not to change."""
-        model = self.adapted()
-        return self.trained(Start(model, adam(model)))
+        def make():
+            model = self.adapted()
+            return self.trained(Start(model, adam(model)))
+        return self.once("sound", make)
 
-    @functools.cached_property
+    @property
     def saved(self):
         """What a file would hold of the sound adapter: {name: tensor}."""
         return factors(self.sound.model)
@@ -195,6 +172,14 @@ class Ward:
         with train.threads(1), at_rest(patient.model):
             return measure.excess(patient.model, self.test).total
 
+    @torch.no_grad()
+    def ends(self, patient):
+        """Nats that the end of a sentence costs, on average."""
+        tokens, _, _ = self.draw(random.Random(self.seed))
+        with at_rest(patient.model):
+            each = train.token_losses(patient.model, tokens)
+        return each[tokens[:, 1:] == text.END].mean().item()
+
     def stops(self, patient, n=24):
         """The share of answers that end by themselves."""
         return (self.answers(patient, n) == text.END).any(dim=1).double().mean().item()
@@ -223,21 +208,12 @@ PROBES = {  # method of a Ward: (in words, the number is alarming)
     "felt": ("felt", lambda x: x < HARDLY),
     "shaky": ("asked twice", lambda x: x > 1e-3),
     "apart": ("from the twin", lambda x: x > HARDLY),
-    "stops": ("stops", lambda x: x < 0.5),
+    "stops": ("answers that end", lambda x: x < 0.5),
+    "ends": ("nats an end", lambda x: x > 2),
     "excess": ("excess", lambda x: x > 0.03),
 }
 
 
-def adam(model, rate=RATE):
-    """AdamW over what trains in a model now."""
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
-
-
-def layers(model):
-    """[(name, LoRALinear)] of a model."""
-    return [(n, m) for n, m in model.named_modules() if isinstance(m, LoRALinear)]
-
-
-def factors(model):
-    """{name: tensor} of all factors, copies."""
-    return {n: t.detach().clone() for n, t in model.state_dict().items() if "lora_" in n}
+def stopped():
+    """Whether a `train.together` that we are in was stopped."""
+    return not all(runs.whole for runs in train._open)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from lora_mini import audit
 from lora_mini.lab import specimens as made
-from lora_mini.lab.ward import PROBES, Start, Ward
+from lora_mini.lab.patients import Start
+from lora_mini.lab.ward import PROBES, Ward
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,16 @@ SPECIMENS = (
         "freeze the base before training goes on: `requires_grad_(False)` for all but the factors",
         "moved", made.thawed, then=made.reloaded),
     Specimen(
-        "no end in the loss", "The loss is lower than ever, and it never stops.",
+        "no end in the loss", "The loss is lower than ever, and it does not stop.",
         ENDLESS, "Patient E",
         ("unslothai/unsloth#416", "mlabonne/llm-course#33"),
         "Padding has the number of the end token, and the loss leaves out all padding. So what "
-        "comes after the last word is never learned.",
+        "comes after the last word is never learned. Some answers may still end, by what the base "
+        "knew.",
         "(labels == end).any(dim=1)",
         "is it False for all rows? (`labels`: what the loss counts, -100 elsewhere; `end`: the "
         "number of the end token.)",
-        "give padding a token of its own, or mask by the sentences' lengths", "stops", made.no_end,
+        "give padding a token of its own, or mask by the sentences' lengths", "ends", made.no_end,
         unseen="the labels"),
     Specimen(
         "names that don't fit", "It loads without an error and speaks like the base.",

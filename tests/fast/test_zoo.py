@@ -10,7 +10,8 @@ import torch
 import build
 from lora_mini import audit
 from lora_mini.lab import firstaid, zoo
-from lora_mini.lab.ward import PROBES, Patient, Ward, layers
+from lora_mini.lab.patients import Patient, layers
+from lora_mini.lab.ward import PROBES, Ward
 from lora_mini.world import text
 
 LESSON = build.ROOT / "lessons" / "14_bug_zoo.py"
