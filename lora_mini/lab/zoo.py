@@ -132,7 +132,7 @@ SPECIMENS = (
         ("rasbt/LLMs-from-scratch#821", "rasbt/LLMs-from-scratch#1080"),
         "The update is multiplied by alpha, not by alpha / rank: a larger rank is a larger scale, "
         "too.",
-        '[m.scaling for m in model.modules() if hasattr(m, "scaling")][:1]',
+        '[m.scaling for m in model.modules() if hasattr(m, "lora_A")][:1]',
         "is it another number than alpha / rank?",
         "divide: the scale is alpha / rank", "scale", made.undivided),
     Specimen(
@@ -173,7 +173,7 @@ SPECIMENS = (
         ("huggingface/diffusers#6087", "sgl-project/sglang#17086"),
         "The file has the factors and not alpha. Whoever loads it takes alpha = rank, and the "
         "update comes out too small or too large.",
-        '[m.scaling for m in model.modules() if hasattr(m, "scaling")][:1]',
+        '[m.scaling for m in model.modules() if hasattr(m, "lora_A")][:1]',
         "is it another number than where it was trained?",
         "save alpha and rank with the factors, and compare the scale on both sides",
         "apart", made.exported, unseen="the scale that it was trained with"),
