@@ -43,6 +43,7 @@ from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 # %%
 from lora_mini.desk.sliders import CurveSlider
 from lora_mini.lab import specimens, zoo
+from lora_mini.lab.chart import alarmed, chart, finds
 from lora_mini.lab.patients import Patient, Start, adam, layers
 from lora_mini.lab.ward import PROBES, Ward
 from lora_mini.world import text, train
@@ -75,12 +76,11 @@ expect("the sound one pays less than 0.02, and A, B, C and E ten times as much a
 
 # %% tags=["measured"]
 fig, ax = axes(5.8, 2.8)
-for label, patient, colour in (("sound", sound, GREY), ("A", patients["A"], SECOND),
-                               ("D", patients["D"], ACCENT), ("E", patients["E"], THIRD)):
-    ax.plot(patient.losses, color=colour, lw=1.2)
-    ax.text(101, patient.losses[-1], f"{label} {patient.losses[-1]:.2f}", color=colour, va={
-        "D": "center", "sound": "bottom", "E": "top"}.get(label, "center"), fontsize=8)
-ax.set(yscale="log", xlabel="step", ylabel="loss, nats per token", xlim=(0, 122), xticks=range(0, 101, 20))
+for label, colour in (("A", SECOND), ("sound", GREY), ("D", ACCENT), ("E", THIRD)):
+    losses = patients.get(label, sound).losses
+    ax.plot(losses, color=colour, lw=1.2, label=f"{label}, {losses[-1]:.2f} at last")
+ax.set(yscale="log", xlabel="step", ylabel="loss, nats per token")
+ax.legend(fontsize=8)
 show(fig, "Measured. The losses fall: A's slowly, those of D and E below that of the sound adapter.",
      alt="Four losses over a hundred steps. All fall; D and E end lower than the sound one, A higher.")
 last = {letter: patients[letter].losses[-1] for letter in "ADE"}
@@ -324,13 +324,10 @@ check_counts(counts)
 
 # %% tags=["measured"]
 with train.together() as zoo_runs:
-    broken = dict(zip((s.name for s in FIVE.values()), patients.values(), strict=True))
-    broken |= {s.name: s.broken(ward) for s in zoo.SPECIMENS if s.name not in broken}
+    known = {FIVE[letter].name: patient for letter, patient in patients.items()}
+    broken = {s.name: known.get(s.name) or s.broken(ward) for s in zoo.SPECIMENS}
     mended = {s.name: s.mended(ward) for s in zoo.SPECIMENS}
-alarms = {(probe, name, kind): red(getattr(ward, probe)(group[name])) for probe, (_, red) in PROBES.items()
-          for kind, group in (("broken", broken), ("mended", mended)) for name in group}
-found = {probe: [s.name for s in zoo.SPECIMENS if alarms[probe, s.name, "broken"]
-                 and not alarms[probe, s.name, "mended"]] for probe in PROBES}
+bad, good = (alarmed(ward, group) for group in (broken, mended))
 told = [s.red(ward, broken[s.name]) and not s.red(ward, mended[s.name]) for s in zoo.SPECIMENS]
 
 # %%
@@ -338,19 +335,10 @@ expect("each has a probe that is alarmed by the broken one, and not by the mende
        of=zoo_runs)
 
 # %% tags=["measured"]
-names = [s.name for s in reversed(zoo.SPECIMENS)]
-fig, ax = axes(7.4, 4.4)
-for x, probe in enumerate(PROBES):
-    for y, name in enumerate(names):
-        if alarms[probe, name, "broken"]:
-            ax.plot(x, y, "o", color=SECOND, mfc=SECOND if name in found[probe] else "none", ms=8)
-ax.set_xticks(range(len(PROBES)), [f"{words}\n({len(found[probe])})" for probe, (words, _) in PROBES.items()],
-              rotation=40, ha="right", fontsize=8)
-ax.set_yticks(range(len(names)), names, fontsize=8)
-ax.set(xlim=(-0.5, len(PROBES) - 0.5), ylim=(-0.7, len(names) - 0.3))
-show(fig, "Measured. Filled: the probe is alarmed by the broken patient, and not by the mended one. Open: by "
-          "both. In brackets: how many it finds.", alt="Found of fourteen: "
-     + ", ".join(f"{PROBES[probe][0]} {len(names)}" for probe, names in found.items()) + ".")
+found = finds(bad, good)
+show(chart(bad, good), "Measured. Filled: the probe is alarmed by the broken patient, and not by the mended "
+     "one. Open: by both. In brackets: how many it finds.", alt="Found of fourteen: " + ", ".join(
+         f"{PROBES[probe][0]} {len(names)}" for probe, names in found.items()) + ".")
 many = {probe: len(names) for probe, names in found.items()}
 
 # %%

@@ -9,7 +9,7 @@ import torch
 
 import build
 from lora_mini import audit
-from lora_mini.lab import firstaid, zoo
+from lora_mini.lab import chart, firstaid, zoo
 from lora_mini.lab.patients import Patient, layers
 from lora_mini.lab.ward import PROBES, Ward
 from lora_mini.world import text
@@ -173,3 +173,19 @@ def test_the_links_of_the_page_lead_somewhere():
     for link in set(re.findall(r"\]\((\.\./[^)]+)\)", page)):
         assert (build.PAGE.parent / link).resolve().exists(), link
     assert "|" not in page  # no tables: it is read on phones, too
+
+
+def test_a_probe_finds_what_alarms_it_broken_and_not_mended():
+    names = ("a", "b", "c")
+    broken = {(p, n): n != "a" for p in PROBES for n in names}
+    mended = {(p, n): n == "c" for p in PROBES for n in names}
+    assert chart.finds(broken, mended) == {p: ["b"] for p in PROBES}
+    dots = chart.chart(broken, mended).axes[0].lines
+    open_ones = [d for d in dots if d.get_markerfacecolor() == "none"]
+    assert len(dots) == 2 * len(PROBES) and len(open_ones) == len(PROBES)
+
+
+def test_what_alarms_is_asked_of_each_patient_by_each_probe(ward):
+    found = chart.alarmed(ward, {"sound": ward.sound})
+    assert len(found) == len(PROBES)
+    assert {probe for (probe, _), red in found.items() if red} <= {"excess"}  # after thirty steps
