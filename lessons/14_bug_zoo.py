@@ -371,8 +371,10 @@ expect("it finds more than half, and nothing in the mended ones", heard > 7 and 
 # %% [markdown]
 # It sees what lies in the model. Where the fault lies in a file, in the labels or before a merge, it has to
 # be shown that, or you compare the answers yourself. (The loaded $B$ it calls unmoved, as the snapshot says
-# that there was a training.) Its smaller sister, `smoke_test`, trains for three steps before the real
-# training starts:
+# that there was a training.)
+#
+# ### And the smoke test? (second reading)
+# The audit's smaller sister trains for three steps, before the real training (04):
 
 # %%
 smoke = {s.name: s.smoke(ward) for s in zoo.SPECIMENS}
@@ -517,11 +519,11 @@ for dtype in TYPES.values():
                 for n, m in layers(patient.twin)]
         curves[-1]["entries swallowed"].append(fmean(same) or None)
         curves[-1]["answers off by"].append(ward.apart(patient) or None)
+sixteen, eight = (curve["answers off by"] for curve in curves[1:])
 CurveSlider(list(TYPES), STRENGTHS, curves, "Share of the update's entries that are swallowed, and distance "
             "of the answers from those with the adapter apart, over the strength; at full strength both are "
             "smallest.",
             name="type", xlabel="strength", ylabel="share", start=1)
-sixteen, eight = (curve["answers off by"] for curve in curves[1:])
 
 # %%
 expect("in bfloat16 the answers are off by less than a hundredth at full strength", sixteen[-1] < 0.01,

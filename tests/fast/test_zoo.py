@@ -12,7 +12,7 @@ from lora_mini import audit
 from lora_mini.lab import chart, firstaid, zoo
 from lora_mini.lab.patients import Patient, layers
 from lora_mini.lab.ward import PROBES, Ward
-from lora_mini.world import text
+from lora_mini.world import text, train
 
 LESSON = build.ROOT / "lessons" / "14_bug_zoo.py"
 BY_NAME = {s.name: s for s in zoo.SPECIMENS}
@@ -189,3 +189,12 @@ def test_what_alarms_is_asked_of_each_patient_by_each_probe(ward):
     found = chart.alarmed(ward, {"sound": ward.sound})
     assert len(found) == len(PROBES)
     assert {probe for (probe, _), red in found.items() if red} <= {"excess"}  # after thirty steps
+
+
+def test_a_run_that_is_stopped_makes_one_step_and_is_not_kept(capsys):
+    ward = Ward(steps=5)
+    with train.together() as runs:
+        runs.whole = False
+        assert len(ward.sound.losses) == 1
+    assert ward.kept == {} and "Stopped" in capsys.readouterr().out
+    assert len(ward.sound.losses) == 5 and ward.sound is ward.sound
