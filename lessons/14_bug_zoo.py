@@ -456,8 +456,8 @@ expect("LoRA pays more than ten times as much", pays["LoRA"] > 10 * pays["in ful
 
 # %% [markdown]
 # ### The rank not divided by
-# A book's code multiplied by alpha alone, and a reader's training went wrong (rasbt#821, #1080). Take both
-# scales, at rank 32 and alpha 16:
+# A book's code multiplied by alpha alone (rasbt#821, and once more a year later, #1080). Take both scales, at
+# rank 32 and alpha 16:
 
 # %% tags=["measured"]
 with train.together() as ranks:

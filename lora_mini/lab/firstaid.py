@@ -25,7 +25,8 @@ with its adapter on, and `optimizer` is the one that trains it. `batch` is what 
 4. **After saving, loading, merging**: compare the logits of one batch with those from before it.
 5. **If all that is sound**: sweep the learning rate.
 
-Steps 1 and 2 in one line: `audit.smoke_test(make_model, step)`. Step 3 and more:
+Steps 1 and 2 for layers of `lora_mini`: `audit.smoke_test(make_model, step)`. Most of the rest, for
+those and for PEFT's:
 
 ```python
 from lora_mini.audit import audit, snapshot

@@ -78,7 +78,7 @@ def heard(ward, patient):
     return audit.audit(patient.model, patient.optimizer, ward.batch, before=before)
 
 
-B_ZERO, LITTLE = "B stays zero", "B moves, and little is learned"
+B_ZERO, LITTLE = "B stays zero, whether the loss falls or not", "B moves, and little is learned"
 AS_BASE = "Good in training, the base again after loading"
 WORSE = "Good in training, worse after loading"
 MERGED, TWO = "Merged, it answers differently", "The same question, two answers"
