@@ -54,8 +54,8 @@ FIVE = dict(zip("ABCDE", (zoo.SPECIMENS[i] for i in (0, 7, 9, 5, 6)), strict=Tru
 # %% [markdown]
 # ## The waiting room
 # All patients have one base, the one that ships, and one job, the legal register: 256 sentences, 100 steps,
-# LoRA at rank 8. So has a *sound* adapter, which will stand beside them. Five patients wait here. Each tells
-# you what is wrong.
+# LoRA at rank 8. So has a *sound* adapter, which will stand beside them. `ward` makes them, and has the
+# probes. Five patients wait here. Each tells you what is wrong.
 
 # %% tags=["measured"]
 with train.together() as five:
@@ -151,8 +151,8 @@ print("PyTorch said in training:", patients["A"].said[0])
 # %% [markdown]
 # Only the head's trained copy is reached. All else lies inside blocks that are *computed again* on the way
 # back, to save memory (12). PyTorch's old, *reentrant* way of doing that needs an input that asks for a
-# gradient, and the embedding is frozen (transformers#26221). Here is the patient's code. One argument mends
-# it:
+# gradient, and the embedding is frozen (transformers#26221). Here is the patient's code (`_again` puts
+# `torch.utils.checkpoint` around a block). One argument mends it:
 
 # %%
 print(inspect.getsource(FIVE["A"].make))
