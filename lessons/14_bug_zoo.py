@@ -54,8 +54,8 @@ FIVE = dict(zip("ABCDE", (zoo.SPECIMENS[i] for i in (0, 7, 9, 5, 6)), strict=Tru
 # %% [markdown]
 # ## The waiting room
 # All patients have one base, the one that ships, and one job, the legal register: 256 sentences, 100 steps,
-# LoRA at rank 8. So has a *sound* adapter, which will stand beside them. `ward` makes them, and has the
-# probes. Five patients wait here. Each tells you what is wrong.
+# LoRA at rank 8. So has a *sound* adapter, which will stand beside them. `ward` makes them, and will
+# examine them. Five patients wait here. Each tells you what is wrong.
 
 # %% tags=["measured"]
 with train.together() as five:
