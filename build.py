@@ -3,6 +3,7 @@
     python build.py            the learner's edition, into notebooks/ (executed, committed)
     python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
     python build.py solved     solutions in place; every check must say "solved"; into build/solved/
+    python build.py page       docs/my-adapter-does-not-learn.md, from the zoo's specimens
 
 Options: --force executes everything again; names of lessons, such as 02, build only those.
 
@@ -28,6 +29,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent
+PAGE = ROOT / "docs" / "my-adapter-does-not-learn.md"
 TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
 EDITIONS = ("learner", "check", "solved")
 JUDGES = ("settle", "expect", "verdict")
@@ -222,6 +224,13 @@ def build(lesson, edition, force=False):
     return True
 
 
+def write_page(path=PAGE):
+    """Write the page of first aid (see lora_mini/lab/firstaid.py)."""
+    os.environ.update(ENVIRONMENT)
+    from lora_mini.lab import firstaid  # the notebooks are built without it
+    path.write_text(firstaid.page(), "utf-8")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
@@ -229,6 +238,10 @@ def main(arguments=None):
     parser.add_argument("--force", action="store_true", help="execute everything again")
     options = parser.parse_args(arguments)
     words = options.words
+    if words == ["page"]:
+        write_page()
+        print(f"{PAGE.name} written")
+        return
     edition = words.pop(0) if words and words[0] in EDITIONS else "learner"
     lessons = [p for p in all_lessons() if not words or p.name.startswith(tuple(words))]
     if not lessons:

@@ -22,6 +22,7 @@ from lora_mini.desk.checks import (
     nb10,
     nb11,
     nb12,
+    nb14,
 )
 from lora_mini.world import train
 
@@ -54,6 +55,26 @@ def no_more_gain(excess, margin):
     ranks = sorted(excess)
     return next(r for r, more in zip(ranks, ranks[1:], strict=False)
                 if excess[r] < margin * excess[more])
+
+
+def loading(looks=True, missing=True, more=True, prefix="base_model.model."):
+    """A `load` that may pass over some of the losses."""
+    def load(model, tensors):
+        tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
+        wanted = {name for name in model.state_dict() if "lora_" in name}
+        lost, left = wanted - tensors.keys(), tensors.keys() - wanted
+        if looks and (missing and lost or more and left):
+            raise ValueError("names")
+        model.load_state_dict(tensors, strict=False)
+    return load
+
+
+def attached_then(held):
+    """A `ready` whose optimizer holds what `held` finds once the adapter is on."""
+    def ready(model, rate):
+        lm.attach(model, "all-linear", 2, 6)
+        return torch.optim.AdamW(held(model), lr=rate)
+    return ready
 
 
 def honest(excess):
@@ -481,6 +502,42 @@ CASES = [  # a check, an answer, and what it must say
      "B's gradient is"),
     (nb12.check_factor_gradients, lambda G, X, A, B, s: (
         s * B.T @ (G.T @ X), s * G.T @ X @ A.T), "a whole (d_out, d_in)"),
+    (nb14.check_load, loading(), "solved"),
+    (nb14.check_load, lambda model, tensors: model.load_state_dict(tensors, strict=False) and None,
+     "no error, and no factor has changed"),
+    (nb14.check_load, loading(looks=False), "other names in place of lora_A"),
+    (nb14.check_load, loading(missing=False), "one factor is missing"),
+    (nb14.check_load, loading(more=False), "a layer that is not there"),
+    (nb14.check_load, loading(prefix=""), "should load, and it raised"),
+    (nb14.check_load, lambda model, tensors: None, "the factors don't arrive"),
+    (nb14.check_load, lambda model, tensors: model.load_state_dict(tensors),
+     "your code raised RuntimeError"),
+    (nb14.check_load, lambda model, tensors: [p.data.zero_() for p in model.parameters()] and None,
+     "a number of the base was changed"),
+    (nb14.check_counts, lambda t, lengths, end: torch.arange(t.shape[1]) < lengths[:, None],
+     "solved"),
+    (nb14.check_counts, lambda t, lengths, end: (np.arange(6) < lengths.numpy()[:, None]) * 1.0,
+     "solved"),
+    (nb14.check_counts, lambda t, lengths, end: t != end, "who learns to stop"),
+    (nb14.check_counts, lambda t, lengths, end: t == t, "all padding counts"),
+    (nb14.check_counts, lambda t, lengths, end: torch.arange(6) >= lengths[:, None],
+     "turn it round"),
+    (nb14.check_counts, lambda t, lengths, end: torch.arange(6) <= lengths[:, None],
+     "some padding counts"),
+    (nb14.check_counts, lambda t, lengths, end: torch.arange(6) < lengths[:, None] - 2,
+     "the last of them is its end"),
+    (nb14.check_counts, lambda t, lengths, end: lengths, "the shape of the tokens"),
+    (nb14.check_ready, attached_then(lambda model: [p for p in model.parameters()
+                                                    if p.requires_grad]), "solved"),
+    (nb14.check_ready, lambda model, rate: attached_then(lambda _: old)(model, rate)
+     if (old := list(model.parameters())) else None, "the optimizer holds nothing"),
+    (nb14.check_ready, attached_then(lambda model: list(model.parameters())), "what is frozen"),
+    (nb14.check_ready, attached_then(lambda model: [
+        p for n, p in model.named_parameters() if n.endswith("lora_A")]), "not in the optimizer"),
+    (nb14.check_ready, lambda model, rate: torch.optim.AdamW(model.parameters(), lr=rate),
+     "has no adapter"),
+    (nb14.check_ready, lambda model, rate: attached_then(lambda m: [
+        p for p in m.parameters() if p.requires_grad])(model, 0.5), "not the one"),
 ]
 
 

@@ -18,7 +18,7 @@ MAY = {  # a room or file: what of lora_mini it may import
     "audit": GROUND | {"model", "variants", "adapters", "audit"},
     "adapters": GROUND | {"model", "variants", "adapters"},
     "desk": GROUND | {"desk"},
-    "lab": GROUND | {"model", "variants", "quant", "world", "desk", "lab", ""},
+    "lab": GROUND | {"model", "variants", "quant", "audit", "adapters", "world", "desk", "lab", ""},
     "checks": GROUND | {"desk", "checks", "audit", "world", ""},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

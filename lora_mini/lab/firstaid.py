@@ -1,0 +1,81 @@
+"""The page of first aid, docs/my-adapter-does-not-learn.md, out of the zoo's specimens.
+
+What the audit says there is asked live, so that page, notebook and audit agree.
+"""
+
+import re
+
+from lora_mini.lab.ward import Ward
+from lora_mini.lab.zoo import GROUPS, SPECIMENS, heard
+
+NOTEBOOK = "../notebooks/14_bug_zoo.ipynb"
+TOP = """# My adapter does not learn
+
+First aid by symptom, for LoRA adapters made with `lora_mini` or with PEFT. Each cause below was
+made on purpose, found, and mended in [notebook 14]({notebook}). Each comes from a bug report.
+
+The lines of code are first probes, in plain PyTorch; they change nothing. In them `model` is yours,
+with its adapter on, and `optimizer` is the one that trains it. `batch` is what the model takes.
+
+## Before all else
+
+1. **Read what was adapted.** Count what trains.
+2. **After three steps**: has every B left zero? Is the base the same?
+3. **After training**: ask the same question twice. See where the answer stops.
+4. **After saving, loading, merging**: compare the logits of one batch with those from before it.
+5. **If all that is sound**: sweep the learning rate.
+
+Steps 1 and 2 for layers of `lora_mini`: `audit.smoke_test(make_model, step)`. Most of the rest, for
+those and for PEFT's:
+
+```python
+from lora_mini.audit import audit, snapshot
+
+before = snapshot(model, batch)             # before training
+...                                         # train
+for finding in audit(model, optimizer, batch, before=before):
+    print(finding)
+```
+
+## The symptoms
+
+{contents}
+"""
+
+
+def page(ward=None, broken=None):
+    """The whole page, as a text.
+
+    Thirty steps are enough for what an audit says of these, as it says no number here. broken:
+    {name: Patient} if they are made already.
+    """
+    ward = Ward(steps=30) if ward is None else ward
+    broken = {s.name: s.broken(ward) for s in SPECIMENS} if broken is None else broken
+    heard_of = {name: list(dict.fromkeys(f.what for f in heard(ward, patient)))
+                for name, patient in broken.items()}
+    groups = {group: [s for s in SPECIMENS if s.group == group] for group in GROUPS}
+    parts = [TOP.format(notebook=NOTEBOOK, contents="\n".join(
+        f"- **{group}**: " + ", ".join(f"[{s.name}](#{anchor(s.name)})" for s in found)
+        for group, found in groups.items()))]
+    for group, found in groups.items():
+        parts.append(f"## {group}\n")
+        parts += [entry(s, heard_of[s.name]) for s in found]
+    return "\n".join(parts)
+
+
+def entry(specimen, findings):
+    """One cause: symptom, cause, probe, remedy, what the audit says, reports."""
+    says = "; ".join(f'"{what}"' for what in findings)
+    says = f"`audit` says: {says}." if says else \
+        f"`audit` finds nothing: it isn't given {specimen.unseen}."
+    reports = ", ".join(f"[{r}](https://github.com/{r.replace('#', '/issues/')})"
+                        for r in specimen.reports)
+    return (f"### {specimen.name.capitalize()}\n\n*{specimen.symptom}*\n\n{specimen.cause}\n\n"
+            f"First probe: {specimen.alarm}\n\n```python\n{specimen.line}\n```\n\n"
+            f"Remedy: {specimen.remedy}.\n\n{says}\n\nMore: [notebook 14]({NOTEBOOK}), section "
+            f"*{specimen.section}*. Reported: {reports}.\n")
+
+
+def anchor(heading):
+    """The heading's anchor on GitHub."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
