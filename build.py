@@ -3,6 +3,7 @@
     python build.py            the learner's edition, into notebooks/ (executed, committed)
     python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
     python build.py solved     solutions in place; every check must say "solved"; into build/solved/
+    python build.py claims     the ledger of claims: docs/claims.json, docs/claims.md, README's block
 
 Options: --force executes everything again; names of lessons, such as 02, build only those.
 
@@ -14,9 +15,14 @@ package changed. CONTRIBUTING.md explains the pattern of a lesson.
 
 import argparse
 import ast
+import datetime
 import hashlib
+import importlib.metadata
+import json
 import os
+import platform
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -213,13 +219,49 @@ def build(lesson, edition, force=False):
         nbformat.write(notebook, target)
         return False
     notebook = execute(notebook, folder)
-    notebook.metadata["lora_mini"] = {"code": mark}
+    notebook.metadata["lora_mini"] = {
+        "code": mark, "date": f"{datetime.date.today()}",
+        "by": f"{platform.machine()} CPU, {platform.system()}, one thread, torch "
+              f"{importlib.metadata.version('torch')}"}
     unsolved = [c.source for c in notebook.cells
                 if "exercise" in c.metadata.get("tags", []) and "solved" not in str(c.outputs)]
     if edition == "solved" and unsolved:
         raise LessonError(f"{lesson.name}: a solution does not pass its check:\n{unsolved[0]}")
     nbformat.write(notebook, target)
     return True
+
+
+def claims_pages():
+    """What `build.py claims` writes: {path: text}. The same from the same records and notebooks."""
+    from lora_mini.desk import page  # PyTorch takes a while: only where it is needed
+    from lora_mini.lab import claims
+    found, readme = claims.ledger(), ROOT / "README.md"
+    return {ROOT / "docs" / "claims.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
+            ROOT / "docs" / "claims.md": page.markdown(found),
+            readme: page.readme(readme.read_text("utf-8"), found["claims"])}
+
+
+def write_claims():
+    """Read the verdicts' places and facts out of lessons and notebooks; write the ledger's pages."""
+    from lora_mini.lab import claims
+    told = claims.read(ROOT)
+    for each in told.values():
+        if not each["date"]:  # built before notebooks noted it: the day of its commit
+            path = f"notebooks/{each['notebook']}.ipynb"
+            each["date"] = subprocess.run(["git", "log", "-1", "--format=%as", "--", path], cwd=ROOT,
+                                          capture_output=True, text=True).stdout.strip()
+        each["by"] = each["by"] or "CPU, one thread"
+    claims.SPOKEN.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    for path, text in claims_pages().items():
+        path.write_text(text, "utf-8")
+
+
+def check_claims():
+    """Raise LessonError where the ledger's pages are not what records and notebooks say."""
+    for path, text in claims_pages().items():
+        if path.read_text("utf-8") != text:
+            raise LessonError(f"{path.name} differs from what the records and notebooks say: run "
+                              "python build.py claims")
 
 
 def main(arguments=None):
@@ -229,6 +271,8 @@ def main(arguments=None):
     parser.add_argument("--force", action="store_true", help="execute everything again")
     options = parser.parse_args(arguments)
     words = options.words
+    if words == ["claims"]:
+        return write_claims()
     edition = words.pop(0) if words and words[0] in EDITIONS else "learner"
     lessons = [p for p in all_lessons() if not words or p.name.startswith(tuple(words))]
     if not lessons:
@@ -236,6 +280,8 @@ def main(arguments=None):
     try:
         if edition == "check":
             check(lessons)
+            if not words:
+                check_claims()
             print(f"{len(lessons)} notebooks match their lessons")
             return
         for lesson in lessons:

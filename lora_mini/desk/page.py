@@ -1,0 +1,202 @@
+"""The ledger of claims put before the reader: a forest plot, a table that folds, a page of text.
+
+All of it takes what `lab/claims.py` has gathered, as dictionaries; see `ledger` and `condition` there.
+"""
+
+import math
+import re
+from html import escape
+
+from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
+
+MARKS = {"better": (">", ACCENT), "equal": ("s", THIRD), "worse": ("<", SECOND), "open": ("o", GREY)}
+EDGE = {"factor": 8.0, "share": 1.0}  # what lies further out is drawn at the edge
+BLOCK = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
+READ = """\
+A verdict is one of four: **holds**, **holds when** (in some of the conditions), **misleading**, **not
+decided**. A *factor* is what the rival pays over what the claim's subject pays, so above 1 the subject is
+nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands the interval; the
+intervals of one claim hold together with 95 percent. *Better* and *worse*: the whole interval lies beyond the
+margin (a factor of 1.5, a share of 0.2, unless the row says otherwise). *Equal*: all of it lies within. Else
+*open*. What counts was fixed before anything was recorded.
+
+All of it is about one small transformer in a made-up language, on bases that were trained anew. It says where a
+claim *can* fail, and in which direction; for your model and your data, measure."""
+
+
+def brief(row):
+    """A verdict in a few words: in how many of its conditions the claim holds, fails, is open."""
+    holds = [each["holds"] for each in row["conditions"]]
+    if not holds or row["word"] == "not decided":
+        return row["word"]
+    share = {"holds": "holds in all", "misleading": "misleading: holds in none of"}
+    parts = [f"{share.get(row['word'], f'holds in {holds.count(True)} of')} {len(holds)} conditions"]
+    parts += [f"{name} in {holds.count(value)}" for name, value in (("fails", False), ("open", None))
+              if value in holds]
+    return ", ".join(parts)
+
+
+def forest(rows, kind):
+    """(figure, alt): every contrast of one kind, "factor" or "share", as a mark and its interval.
+
+    Colour and shape tell what it came to; the words at the right tell whether the claim holds there.
+    """
+    lines = []  # from the top: a claim's name, then its conditions
+    for row in rows:
+        found = [each for each in row["conditions"] if each["kind"] == kind]
+        lines += [row["claim"], *found] if found else []
+    fig, ax = axes(7.4, 0.4 + 0.165 * len(lines))
+    edge, ratio = EDGE[kind], kind == "factor"
+    low, zero = (1 / edge, 1.0) if ratio else (-edge, 0.0)
+    margin = 1.5 if ratio else 0.2
+    ax.axvspan(1 / margin if ratio else -margin, margin, color=GREY, alpha=0.15, lw=0)
+    ax.axvline(zero, color=GREY, lw=0.8)
+    style = {"transform": ax.get_yaxis_transform(), "fontsize": 7, "va": "center"}
+    for y, line in enumerate(lines):
+        if isinstance(line, str):
+            ax.text(-0.02, y, line, weight="bold", ha="right", **style)
+            continue
+        mark, colour = MARKS[line["outcome"]]
+        at, *ends = (min(max(line[key], low), edge) for key in ("effect", "low", "high"))
+        ax.plot(ends, [y, y], color=colour, lw=1.4, solid_capstyle="butt")
+        ax.plot(at, y, mark, color=colour, ms=5, mfc="white" if mark == "o" else colour)
+        verdict = {True: "holds", False: "fails", None: "open"}[line["holds"]]
+        ax.text(-0.02, y, line["condition"], ha="right", **style)
+        ax.text(1.02, y, f"{line['outcome']}: {verdict}" if line["holds"] is not None else "open",
+                **style)
+    ax.set(ylim=(len(lines) - 0.3, -0.7), yticks=[], xlabel={
+        "factor": "what the rival pays over what the subject pays",
+        "share": "the subject's share minus the rival's"}[kind])
+    if ratio:
+        ticks = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+        ax.set(xscale="log", xlim=(low / 1.1, edge * 1.1))
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+    else:
+        ax.set(xlim=(-edge * 1.04, edge * 1.04))
+    ax.grid(axis="y", visible=False)
+    ax.spines["left"].set_visible(False)
+    return fig, "; ".join(f"{row['claim']} {counted(row, kind)}" for row in rows
+                          if counted(row, kind)) + "."
+
+
+def counted(row, kind):
+    """"4 equal, 2 open": what the contrasts of one kind came to."""
+    came = [each["outcome"] for each in row["conditions"] if each["kind"] == kind]
+    return ", ".join(f"{came.count(word)} {word}" for word in MARKS if word in came)
+
+
+def table(rows, own=(), bets=()):
+    """The ledger as a list that unfolds, claim by claim: a bundle for `display`.
+
+    own, bets: what the reader's notebooks have left, by claim (`verdicts.spoken`, `bets.noted`). They
+    stand in the HTML only: the plain text is the same for every reader, and compared by the tests.
+    """
+    own, bets = dict(own), dict(bets)
+    parts = []
+    for row in rows:
+        mine = []
+        if left := own.get(row["claim"]):
+            same = "the same" if left["word"] == row["word"] else "another verdict"
+            mine.append(f"Yours, {same}: {left['sentence']} ({left['date']}, {left['by']})")
+        if placed := bets.get(row["claim"]):
+            mine.append(f"Your bet: {placed['guess']}.")
+        body = "".join(f"<li>{escape(line)}</li>" for line in [*mine, *_plain(row)])
+        parts.append(f"<details><summary><b>{row['claim']}</b> {escape(row['says'])} "
+                     f"<b>{escape(brief(row))}</b>{' (yours inside)' if mine else ''}</summary>"
+                     f"<ul>{body}</ul></details>")
+    plain = "\n".join(f"{row['claim']} {row['says']}\n  {brief(row)}" for row in rows)
+    return {"text/html": "<div style='max-width: 46em'>" + "".join(parts) + "</div>",
+            "text/plain": plain}
+
+
+def _plain(row):
+    """What is known of a claim, in lines."""
+    lines = [row["verdict"]]
+    lines += [f"{each['condition']}: {each['words']}" for each in row["conditions"]]
+    lines += [f"{each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
+    lines += [f"In print, {row['source']}: {row['source_value']}.", *_made(row)]
+    lines += [f"What would change our mind: {row['changes']}."]
+    return lines + ([f"The cell: notebook {row['notebook'][:2]}, \"{row['heading']}\"."]
+                    if row["notebook"] else [])
+
+
+def _yes(seen):
+    return {True: "yes", False: "no", None: "not measured"}[seen]
+
+
+def _made(row):
+    """How it was found: a line for each record, with bases, machines and date."""
+    lines = []
+    for made in row["records"]:
+        bases = sorted({each["bases"] for each in row["conditions"]
+                        if each["record"] == made["record"]})
+        over = f", {' and '.join(map(str, bases))} bases" if bases else ""
+        lines.append(f"{row['how'].capitalize()}{over}: {made['record']}, {made['date']}, "
+                     + "; ".join(made["by"]) + (" (old: it no longer comes out)" if row["old"] else ""))
+    return lines
+
+
+def markdown(found):
+    """The ledger as a page: at a glance, claim by claim, our own bets, contradictions in print."""
+    lines = ["# What people say about LoRA, and what came out", "",
+             "Made by `python build.py claims` out of the course's records and notebooks. The same as "
+             "data: [claims.json](claims.json).", "", READ, "", "## At a glance", "",
+             "| | people say | verdict |", "|---|---|---|"]
+    lines += [f"| [{row['claim']}](#{row['claim'].lower()}) | {row['says']} | {brief(row)} |"
+              for row in found["claims"]]
+    for row in found["claims"]:
+        verdict = brief(row).capitalize() + "." if row["conditions"] else row["verdict"]
+        lines += ["", f"## {row['claim']}", "", f"> {row['says']}", "", f"**{verdict}**", ""]
+        if row["conditions"]:
+            lines += ["| condition | came to | holds |", "|---|---|---|"]
+            lines += [f"| {_cell(each['condition'])} | {_cell(each['words'])} | "
+                      f"{'open' if each['holds'] is None else _yes(each['holds'])} |"
+                      for each in row["conditions"]] + [""]
+        lines += [f"- {each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
+        lines += [f"- *What is compared*: {row['statistic']}.",
+                  f"- *In print*, {row['source']}: {row['source_value']}."]
+        lines += [f"- {line}" for line in _made(row)]
+        lines += [f"- *What would change our mind*: {row['changes']}."]
+        if row["notebook"]:
+            lines += [f"- *The cell*: [notebook {row['notebook'][:2]}](../notebooks/{row['notebook']}"
+                      f".ipynb), \"{row['heading']}\"."]
+    lines += ["", "## Our own bets", "", "Made before the records were; those that failed come first.", "",
+              "| we said | contrast | came to |", "|---|---|---|"]
+    bets = [(each["outcome"] in each["said"], f"| {bet['prediction']}: {bet['says']} | "
+             f"{_cell(each['condition'])}: {' or '.join(each['said'])} | {_cell(each['words'])} |")
+            for bet in found["predictions"] for each in bet["contrasts"]]
+    lines += [line for _, line in sorted(bets, key=lambda bet: bet[0])]
+    lines += ["", "## Where papers contradict each other"]
+    for each in found["disputes"]:
+        lines += ["", f"**{each['asks']}**", ""]
+        lines += [f"- {who}: {says}." for who, says in each["sides"]]
+        lines += [f"- *Measured here*: {_cell(line)}." for line in each["town"]]
+        lines += [f"- *What we can't say*: {each['cannot']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(words):
+    return words.replace("<", "`<").replace(">", ">`").replace("|", "\\|")
+
+
+def readme(text, rows, chosen=("C5", "C12", "C10")):
+    """README's text with three verdicts between its marks.
+
+    Of each verdict, the largest effect of those conditions that hold, that fail, that are open.
+    """
+    lines = []
+    for row in sorted((row for row in rows if row["claim"] in chosen),
+                      key=lambda row: chosen.index(row["claim"])):
+        lines.append(f"- *{row['says']}* **{brief(row).capitalize()}.**")
+        for holds in (True, False, None):
+            alike = [each for each in row["conditions"] if each["holds"] is holds]
+            for each in sorted(alike, key=_size)[-1:]:
+                lines.append(f"  - {_cell(each['condition'])}: {_cell(each['words'])}")
+    return BLOCK.sub(lambda hit: hit[1] + "\n".join(lines) + "\n" + hit[2], text)
+
+
+def _size(condition):
+    """How far an effect lies from none."""
+    effect = condition["effect"]
+    return abs(math.log(effect)) if condition["kind"] == "factor" else abs(effect)
