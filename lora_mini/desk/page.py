@@ -25,8 +25,10 @@ claim *can* fail, and in which direction; for your model and your data, measure.
 
 
 def brief(row):
-    """A verdict in a few words: in how many of its conditions the claim holds, fails, is open."""
+    """A verdict in a line: in how many of its conditions the claim holds, fails, is open."""
     holds = [each["holds"] for each in row["conditions"]]
+    if row["facts"]:
+        return row["verdict"].removeprefix(f"{row['claim']} ").rstrip(".")
     if not holds or row["word"] == "not decided":
         return row["word"]
     share = {"holds": "holds in all", "misleading": "misleading: holds in none of"}
@@ -146,7 +148,7 @@ def markdown(found):
     lines += [f"| [{row['claim']}](#{row['claim'].lower()}) | {row['says']} | {brief(row)} |"
               for row in found["claims"]]
     for row in found["claims"]:
-        verdict = brief(row).capitalize() + "." if row["conditions"] else row["verdict"]
+        verdict = row["verdict"] if row["word"] == "missing" else f"{_upper(brief(row))}."
         lines += ["", f"## {row['claim']}", "", f"> {row['says']}", "", f"**{verdict}**", ""]
         if row["conditions"]:
             lines += ["| condition | came to | holds |", "|---|---|---|"]
@@ -154,7 +156,7 @@ def markdown(found):
                       f"{'open' if each['holds'] is None else _yes(each['holds'])} |"
                       for each in row["conditions"]] + [""]
         lines += [f"- {each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
-        lines += [f"- *What is compared*: {row['statistic']}.",
+        lines += [f"- *What is compared*: {_cell(row['statistic'])}.",
                   f"- *In print*, {row['source']}: {row['source_value']}."]
         lines += [f"- {line}" for line in _made(row)]
         lines += [f"- *What would change our mind*: {row['changes']}."]
@@ -188,12 +190,16 @@ def readme(text, rows, chosen=("C5", "C12", "C10")):
     lines = []
     for row in sorted((row for row in rows if row["claim"] in chosen),
                       key=lambda row: chosen.index(row["claim"])):
-        lines.append(f"- *{row['says']}* **{brief(row).capitalize()}.**")
+        lines.append(f"- *{row['says']}* **{_upper(brief(row))}.**")
         for holds in (True, False, None):
             alike = [each for each in row["conditions"] if each["holds"] is holds]
             for each in sorted(alike, key=_size)[-1:]:
                 lines.append(f"  - {_cell(each['condition'])}: {_cell(each['words'])}")
     return BLOCK.sub(lambda hit: hit[1] + "\n".join(lines) + "\n" + hit[2], text)
+
+
+def _upper(words):
+    return words[:1].upper() + words[1:]
 
 
 def _size(condition):

@@ -24,12 +24,18 @@ TRUE = {word: fact for fact, word in verdicts.SEEN.items()}
 def ledger():
     """All that the ledger holds, ready for JSON: claims, predictions, disputes."""
     told = json.loads(SPOKEN.read_text("utf-8"))
+    rows = [row(claim, told.get(claim, {})) for claim in CLAIMS]
+    dates = sorted({made["date"] for each in rows for made in each["records"]})
     return {
-        "about": "What people say about LoRA, measured again in the notebook course lora_mini. Made by "
-                 "`python build.py claims`. A factor is what the rival pays over what the subject "
-                 "pays; a share is the subject's minus the rival's. Intervals of a claim hold "
-                 "together with 95 percent. All is about a small transformer in a made-up language.",
-        "claims": [row(claim, told.get(claim, {})) for claim in CLAIMS],
+        "about": {
+            "what": "What people say about LoRA, measured again in the notebook course lora_mini",
+            "made_by": "python build.py claims", "found": [dates[0], dates[-1]], "licence": "MIT",
+            "effects": "A factor is what the rival pays over what the subject pays, a share the "
+                       "subject's minus the rival's. The intervals of one claim hold together with "
+                       "95 percent; the bases are the unit.",
+            "reach": "One small transformer in a made-up language: where a claim can fail, not how "
+                     "your model will do."},
+        "claims": rows,
         "predictions": [prediction(name) for name in verdicts.planned() if name.startswith("P")],
         "disputes": disputes(),
     }
@@ -166,7 +172,7 @@ def _told(claim, said):
                 for name, rules in verdicts.contrasts(claim).items() if rules["record"] == "live"}
         return {"live": {name: float(hit[1]) for name, hit in live.items() if hit}} if live else {}
     words = "|".join(TRUE)
-    facts = {name: re.search(rf"{name.replace('_', ' ')}: ({words})", part)
+    facts = {name: re.search(rf"{name.replace('_', ' ')}: ({words})(?!\w)", part)
              for name in table["facts"]}
     return {"facts": {name: TRUE[hit[1]] for name, hit in facts.items()}} if all(
         facts.values()) else {}

@@ -22,6 +22,7 @@ from lora_mini.desk.checks import (
     nb10,
     nb11,
     nb12,
+    nb16,
 )
 from lora_mini.world import train
 
@@ -548,6 +549,62 @@ def test_a_bug_hunt_of_03_or_04_never_names_the_cause(hunt, capsys):
     said = " ".join(capsys.readouterr().out.lower().split())
     assert said.count("not yet:") >= 3
     assert not [cause for cause in HUNTS[hunt] if cause in said]
+
+
+# Notebook 16
+
+
+def by_hand(*words):
+    return dict(zip(nb16.BY_HAND, words, strict=True))
+
+
+def counted_word(came, holds):
+    holding = [each for each in came.values() if each in holds]
+    failing = [each for each in came.values() if each not in holds and each != "open"]
+    return ("holds" if len(holding) == len(came) else "holds when" if holding
+            else "misleading" if failing else "not decided")
+
+
+def hiding(came, holds):
+    if "open" in came.values():
+        return "not decided"
+    return "holds" if all(each in holds for each in came.values()) else "misleading"
+
+
+def bases(gap, power=2, more=1):
+    return lambda mean, s, margin, t: int((t * s / gap(mean, margin)) ** power) + more
+
+
+@pytest.mark.parametrize("check, attempt, words", [
+    (nb16.check_by_hand, by_hand("better", "equal", "open", "worse", "open"), "solved"),
+    (nb16.check_by_hand, by_hand(*[None] * 5), "not attempted"),
+    (nb16.check_by_hand, ..., "not attempted"),
+    (nb16.check_by_hand, by_hand("better", None, "open", "worse", None), "2 of five have no word"),
+    (nb16.check_by_hand, by_hand("better", "better", "open", "worse", "open"), "too little to count"),
+    (nb16.check_by_hand, by_hand("better", "open", "open", "worse", "open"), "That is a finding"),
+    (nb16.check_by_hand, by_hand("better", "equal", "worse", "worse", "open"), "on which 0.48"),
+    (nb16.check_by_hand, by_hand("better", "equal", "open", "open", "open"), "lies on one side"),
+    (nb16.check_by_hand, by_hand("better", "equal", "open", "worse", "equal"), "counts from 0.2"),
+    (nb16.check_by_hand, by_hand("more", "equal", "open", "worse", "open"), "the words are"),
+    (nb16.check_by_hand, {"a": "better"}, "keep the five intervals"),
+    (nb16.check_by_hand, ["better"], "keep the dictionary"),
+    (nb16.check_word, counted_word, "solved"),
+    (nb16.check_word, lambda came, holds: None, "not attempted"),
+    (nb16.check_word, hiding, "What is known of the first?"),
+    (nb16.check_word, lambda came, holds: counted_word(came, ["better"]), "ask `holds`"),
+    (nb16.check_word, lambda came, holds: "better", "return one of four words"),
+    (nb16.check_word, lambda came, holds: "holds when", "not yet"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e)), "solved"),
+    (nb16.check_bases_needed, lambda mean, s, margin, t: None, "not attempted"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(m - e)), "near the other edge"),
+    (nb16.check_bases_needed, bases(lambda m, e: e), "starts from the mean"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), power=1), "the root of n"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), more=0), "a whole number of bases"),
+    (nb16.check_bases_needed, lambda mean, s, margin, t: 3, "must be smaller than the way"),
+])
+def test_16_tells_intervals_words_and_bases_apart(check, attempt, words, capsys):
+    check(attempt)
+    assert words in " ".join(capsys.readouterr().out.split())
 
 
 # Notebooks 01 and 02: half-fixed answers, and answers that fit one shape only
