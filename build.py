@@ -3,7 +3,7 @@
     python build.py            the learner's edition, into notebooks/ (executed, committed)
     python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
     python build.py solved     solutions in place; every check must say "solved"; into build/solved/
-    python build.py claims     the ledger of claims: docs/claims.json, docs/claims.md, README's block
+    python build.py claims     the ledger: docs/claims.json, docs/claims.md, a block in the README
 
 Options: --force executes everything again; names of lessons, such as 02, build only those.
 
@@ -236,20 +236,20 @@ def claims_pages():
     from lora_mini.desk import page  # PyTorch takes a while: only where it is needed
     from lora_mini.lab import claims
     found, readme = claims.ledger(), ROOT / "README.md"
-    return {ROOT / "docs" / "claims.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
-            ROOT / "docs" / "claims.md": page.markdown(found),
+    data = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return {ROOT / "docs/claims.json": data, ROOT / "docs/claims.md": page.markdown(found),
             readme: page.readme(readme.read_text("utf-8"), found["claims"])}
 
 
 def write_claims():
-    """Read the verdicts' places and facts out of lessons and notebooks; write the ledger's pages."""
+    """Read the verdicts' places and facts out of lessons and notebooks; write the pages."""
     from lora_mini.lab import claims
     told = claims.read(ROOT)
     for each in told.values():
         if not each["date"]:  # built before notebooks noted it: the day of its commit
-            path = f"notebooks/{each['notebook']}.ipynb"
-            each["date"] = subprocess.run(["git", "log", "-1", "--format=%as", "--", path], cwd=ROOT,
-                                          capture_output=True, text=True).stdout.strip()
+            ask = ["git", "log", "-1", "--format=%as", "--", f"notebooks/{each['notebook']}.ipynb"]
+            each["date"] = subprocess.run(ask, cwd=ROOT, capture_output=True,
+                                          text=True).stdout.strip()
         each["by"] = each["by"] or "CPU, one thread"
     claims.SPOKEN.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     for path, text in claims_pages().items():

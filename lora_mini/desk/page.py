@@ -1,6 +1,6 @@
-"""The ledger of claims put before the reader: a forest plot, a table that folds, a page of text.
+"""The ledger of claims put before the reader: a forest plot, a table that unfolds, a page.
 
-All of it takes what `lab/claims.py` has gathered, as dictionaries; see `ledger` and `condition` there.
+All of it takes what `lab/claims.py` has gathered, as dictionaries: see `ledger` there.
 """
 
 import math
@@ -9,19 +9,20 @@ from html import escape
 
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 
-MARKS = {"better": (">", ACCENT), "equal": ("s", THIRD), "worse": ("<", SECOND), "open": ("o", GREY)}
+MARKS = {"better": (">", ACCENT), "equal": ("s", THIRD), "worse": ("<", SECOND),
+         "open": ("o", GREY)}
 EDGE = {"factor": 8.0, "share": 1.0}  # what lies further out is drawn at the edge
 BLOCK = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
 READ = """\
-A verdict is one of four: **holds**, **holds when** (in some of the conditions), **misleading**, **not
-decided**. A *factor* is what the rival pays over what the claim's subject pays, so above 1 the subject is
-nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands the interval; the
-intervals of one claim hold together with 95 percent. *Better* and *worse*: the whole interval lies beyond the
-margin (a factor of 1.5, a share of 0.2, unless the row says otherwise). *Equal*: all of it lies within. Else
-*open*. What counts was fixed before anything was recorded.
+A verdict is one of four: **holds**, **holds when** (in some of the conditions), **misleading**,
+**not decided**. A *factor* is what the rival pays over what the claim's subject pays, so above 1 the
+subject is nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands the
+interval; the intervals of one claim hold together with 95 percent. *Better* and *worse*: the whole
+interval lies beyond the margin (a factor of 1.5, a share of 0.2; for C9's memory a factor of 1.1).
+*Equal*: all of it lies within. Else *open*. What counts was fixed before anything was recorded.
 
-All of it is about one small transformer in a made-up language, on bases that were trained anew. It says where a
-claim *can* fail, and in which direction; for your model and your data, measure."""
+All of it is about one small transformer in a made-up language, on bases that were trained anew. It
+says where a claim *can* fail, and in which direction; for your model and your data, measure."""
 
 
 def brief(row):
@@ -31,17 +32,17 @@ def brief(row):
         return row["verdict"].removeprefix(f"{row['claim']} ").rstrip(".")
     if not holds or row["word"] == "not decided":
         return row["word"]
-    share = {"holds": "holds in all", "misleading": "misleading: holds in none of"}
-    parts = [f"{share.get(row['word'], f'holds in {holds.count(True)} of')} {len(holds)} conditions"]
-    parts += [f"{name} in {holds.count(value)}" for name, value in (("fails", False), ("open", None))
-              if value in holds]
-    return ", ".join(parts)
+    begin = {"holds": "holds in all", "misleading": "misleading: holds in none of"}.get(
+        row["word"], f"holds in {holds.count(True)} of")
+    parts = [f"{name} in {holds.count(value)}" for name, value in (
+        ("fails", False), ("open", None)) if value in holds]
+    return ", ".join([f"{begin} {len(holds)} conditions", *parts])
 
 
 def forest(rows, kind):
     """(figure, alt): every contrast of one kind, "factor" or "share", as a mark and its interval.
 
-    Colour and shape tell what it came to; the words at the right tell whether the claim holds there.
+    Colour and shape tell what it came to; words at the right, whether the claim holds there.
     """
     lines = []  # from the top: a claim's name, then its conditions
     for row in rows:
@@ -91,8 +92,8 @@ def counted(row, kind):
 def table(rows, own=(), bets=()):
     """The ledger as a list that unfolds, claim by claim: a bundle for `display`.
 
-    own, bets: what the reader's notebooks have left, by claim (`verdicts.spoken`, `bets.noted`). They
-    stand in the HTML only: the plain text is the same for every reader, and compared by the tests.
+    own, bets: what the reader's notebooks have left, by claim (`verdicts.spoken`, `bets.noted`).
+    They stand in the HTML only: the plain text, which the tests compare, is every reader's.
     """
     own, bets = dict(own), dict(bets)
     parts = []
@@ -135,35 +136,23 @@ def _made(row):
                         if each["record"] == made["record"]})
         over = f", {' and '.join(map(str, bases))} bases" if bases else ""
         lines.append(f"{row['how'].capitalize()}{over}: {made['record']}, {made['date']}, "
-                     + "; ".join(made["by"]) + (" (old: it no longer comes out)" if row["old"] else ""))
+                     + "; ".join(made["by"])
+                     + (" (old: it no longer comes out)" if row["old"] else ""))
     return lines
 
 
 def markdown(found):
     """The ledger as a page: at a glance, claim by claim, our own bets, contradictions in print."""
     lines = ["# What people say about LoRA, and what came out", "",
-             "Made by `python build.py claims` out of the course's records and notebooks. The same as "
-             "data: [claims.json](claims.json).", "", READ, "", "## At a glance", "",
+             "Made by `python build.py claims` out of the course's records and notebooks. The same "
+             "as data: [claims.json](claims.json).", "", READ, "", "## At a glance", "",
              "| | people say | verdict |", "|---|---|---|"]
     lines += [f"| [{row['claim']}](#{row['claim'].lower()}) | {row['says']} | {brief(row)} |"
               for row in found["claims"]]
     for row in found["claims"]:
-        verdict = row["verdict"] if row["word"] == "missing" else f"{_upper(brief(row))}."
-        lines += ["", f"## {row['claim']}", "", f"> {row['says']}", "", f"**{verdict}**", ""]
-        if row["conditions"]:
-            lines += ["| condition | came to | holds |", "|---|---|---|"]
-            lines += [f"| {_cell(each['condition'])} | {_cell(each['words'])} | "
-                      f"{'open' if each['holds'] is None else _yes(each['holds'])} |"
-                      for each in row["conditions"]] + [""]
-        lines += [f"- {each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
-        lines += [f"- *What is compared*: {_cell(row['statistic'])}.",
-                  f"- *In print*, {row['source']}: {row['source_value']}."]
-        lines += [f"- {line}" for line in _made(row)]
-        lines += [f"- *What would change our mind*: {row['changes']}."]
-        if row["notebook"]:
-            lines += [f"- *The cell*: [notebook {row['notebook'][:2]}](../notebooks/{row['notebook']}"
-                      f".ipynb), \"{row['heading']}\"."]
-    lines += ["", "## Our own bets", "", "Made before the records were; those that failed come first.", "",
+        lines += ["", *_section(row)]
+    lines += ["", "## Our own bets", "",
+              "Made before the records were; those that failed come first.", "",
               "| we said | contrast | came to |", "|---|---|---|"]
     bets = [(each["outcome"] in each["said"], f"| {bet['prediction']}: {bet['says']} | "
              f"{_cell(each['condition'])}: {' or '.join(each['said'])} | {_cell(each['words'])} |")
@@ -176,6 +165,26 @@ def markdown(found):
         lines += [f"- *Measured here*: {_cell(line)}." for line in each["town"]]
         lines += [f"- *What we can't say*: {each['cannot']}"]
     return "\n".join(lines) + "\n"
+
+
+def _section(row):
+    """The page's part on one claim, in lines."""
+    verdict = row["verdict"] if row["word"] == "missing" else f"{_upper(brief(row))}."
+    lines = [f"## {row['claim']}", "", f"> {row['says']}", "", f"**{verdict}**", ""]
+    if row["conditions"]:
+        lines += ["| condition | came to | holds |", "|---|---|---|"]
+        lines += [f"| {_cell(each['condition'])} | {_cell(each['words'])} | "
+                  f"{'open' if each['holds'] is None else _yes(each['holds'])} |"
+                  for each in row["conditions"]] + [""]
+    lines += [f"- {each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
+    lines += [f"- *What is compared*: {_cell(row['statistic'])}.",
+              f"- *In print*, {row['source']}: {row['source_value']}."]
+    lines += [f"- {line}" for line in _made(row)]
+    lines += [f"- *What would change our mind*: {row['changes']}."]
+    if row["notebook"]:
+        lines += [f"- *The cell*: [notebook {row['notebook'][:2]}](../notebooks/{row['notebook']}"
+                  f".ipynb), \"{row['heading']}\"."]
+    return lines
 
 
 def _cell(words):

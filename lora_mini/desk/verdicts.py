@@ -5,6 +5,7 @@ printed and never raised: on another machine it may differ, and the notebook goe
 """
 
 import datetime
+import functools
 import json
 import math
 import os
@@ -44,11 +45,13 @@ class Verdict:
         return f"{self.claim} {self.word} {glue}{self.reason}".strip() + "."
 
 
+@functools.cache
 def claims():
     """The table of claims, as a dictionary: name to what it says, its statistic and its rule."""
     return tomllib.loads((HERE / "claims.toml").read_text("utf-8"))
 
 
+@functools.cache
 def planned():
     """All contrasts, by claim or prediction. What was planned later has a file of its own, so that
     older plans keep their hash."""
@@ -178,11 +181,12 @@ def here():
     torch = sys.modules.get("torch")  # no model is judged here, only numbers: it is not imported
     gpu = torch and torch.cuda.is_available() and os.environ.get("LORA_MINI_DEVICE") != "cpu"
     name = torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU"
-    return f"{name}, {platform.system()}, " + (f"torch {torch.__version__}" if torch else "no torch")
+    version = f"torch {torch.__version__}" if torch else "no torch"
+    return f"{name}, {platform.system()}, {version}"
 
 
 def spoken():
-    """What `verdict` has left in the reader's own folder, by claim; damaged files are passed over."""
+    """What `verdict` has left in the reader's own folder, by claim; damaged files are left out."""
     found = {}
     for claim in kept("verdicts"):
         try:

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from lora_mini.desk import verdicts
-from lora_mini.lab import contrasts, record, replay
+from lora_mini.lab import contrasts, replay
 
 CLAIMS = tuple(f"C{number}" for number in range(1, 22))
 SPOKEN = Path(__file__).parent / "spoken.json"
@@ -136,8 +136,8 @@ def _town(dispute):
 def read(root):
     """What lessons and executed notebooks under `root` say of each claim; for `spoken.json`.
 
-    Where the verdict stands, by the nearest heading above it; the facts of logic as its cell printed
-    them (pytest --nbval compares them to the letter), and a contrast that the lesson counts live.
+    Where the verdict stands, by the last section above it; the facts of logic as its cell printed
+    them (pytest --nbval compares that to the letter); a contrast that the lesson counts live.
     """
     found = {}
     for lesson in sorted((root / "lessons").glob("[0-9][0-9]_*.py")):

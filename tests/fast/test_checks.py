@@ -580,7 +580,7 @@ def bases(gap, power=2, more=1):
     (nb16.check_by_hand, by_hand(*[None] * 5), "not attempted"),
     (nb16.check_by_hand, ..., "not attempted"),
     (nb16.check_by_hand, by_hand("better", None, "open", "worse", None), "2 of five have no word"),
-    (nb16.check_by_hand, by_hand("better", "better", "open", "worse", "open"), "too little to count"),
+    (nb16.check_by_hand, by_hand("better", "better", "open", "worse", "open"), "too little"),
     (nb16.check_by_hand, by_hand("better", "open", "open", "worse", "open"), "That is a finding"),
     (nb16.check_by_hand, by_hand("better", "equal", "worse", "worse", "open"), "on which 0.48"),
     (nb16.check_by_hand, by_hand("better", "equal", "open", "open", "open"), "lies on one side"),
@@ -599,7 +599,7 @@ def bases(gap, power=2, more=1):
     (nb16.check_bases_needed, bases(lambda m, e: abs(m - e)), "near the other edge"),
     (nb16.check_bases_needed, bases(lambda m, e: e), "starts from the mean"),
     (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), power=1), "the root of n"),
-    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), more=0), "a whole number of bases"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), more=0), "a whole number"),
     (nb16.check_bases_needed, lambda mean, s, margin, t: 3, "must be smaller than the way"),
 ])
 def test_16_tells_intervals_words_and_bases_apart(check, attempt, words, capsys):
