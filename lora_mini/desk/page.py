@@ -6,6 +6,7 @@ All of it takes what `lab/claims.py` has gathered, as dictionaries: see `ledger`
 import math
 import re
 from html import escape
+from urllib.parse import quote
 
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 
@@ -15,8 +16,8 @@ EDGE = {"factor": 8.0, "share": 1.0}  # what lies further out is drawn at the ed
 BLOCK = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
 READ = """\
 A verdict is one of four: **holds**, **holds when** (in some of the conditions), **misleading**,
-**not decided**. A *factor* is what the rival pays over what the claim's subject pays, so above 1 the
-subject is nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands the
+**not decided**. A *factor* is what the rival pays over what the claim's subject pays, so above 1
+the subject is nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands the
 interval; the intervals of one claim hold together with 95 percent. *Better* and *worse*: the whole
 interval lies beyond the margin (a factor of 1.5, a share of 0.2; for C9's memory a factor of 1.1).
 *Equal*: all of it lies within. Else *open*. What counts was fixed before anything was recorded.
@@ -63,10 +64,9 @@ def forest(rows, kind):
         at, *ends = (min(max(line[key], low), edge) for key in ("effect", "low", "high"))
         ax.plot(ends, [y, y], color=colour, lw=1.4, solid_capstyle="butt")
         ax.plot(at, y, mark, color=colour, ms=5, mfc="white" if mark == "o" else colour)
-        verdict = {True: "holds", False: "fails", None: "open"}[line["holds"]]
         ax.text(-0.02, y, line["condition"], ha="right", **style)
-        ax.text(1.02, y, f"{line['outcome']}: {verdict}" if line["holds"] is not None else "open",
-                **style)
+        came = dict.fromkeys((line["outcome"], _holds(line)))  # "open" but once
+        ax.text(1.02, y, ": ".join(came), **style)
     ax.set(ylim=(len(lines) - 0.3, -0.7), yticks=[], xlabel={
         "factor": "what the rival pays over what the subject pays",
         "share": "the subject's share minus the rival's"}[kind])
@@ -104,10 +104,11 @@ def table(rows, own=(), bets=()):
             mine.append(f"Yours, {same}: {left['sentence']} ({left['date']}, {left['by']})")
         if placed := bets.get(row["claim"]):
             mine.append(f"Your bet: {placed['guess']}.")
-        body = "".join(f"<li>{escape(line)}</li>" for line in [*mine, *_plain(row)])
-        parts.append(f"<details><summary><b>{row['claim']}</b> {escape(row['says'])} "
-                     f"<b>{escape(brief(row))}</b>{' (yours inside)' if mine else ''}</summary>"
-                     f"<ul>{body}</ul></details>")
+        lines = [escape(line) for line in [*mine, *_plain(row)]] + _link(row)
+        body = "".join(f"<li>{line}</li>" for line in lines)
+        parts.append(f"<details><summary><b>{row['claim']}</b> {escape(row['says'])}<br>"
+                     f"<b>{escape(_upper(brief(row)))}.</b>{' (yours inside)' if mine else ''}"
+                     f"</summary><ul>{body}</ul></details>")
     plain = "\n".join(f"{row['claim']} {row['says']}\n  {brief(row)}" for row in rows)
     return {"text/html": "<div style='max-width: 46em'>" + "".join(parts) + "</div>",
             "text/plain": plain}
@@ -115,13 +116,24 @@ def table(rows, own=(), bets=()):
 
 def _plain(row):
     """What is known of a claim, in lines."""
-    lines = [row["verdict"]]
-    lines += [f"{each['condition']}: {each['words']}" for each in row["conditions"]]
+    lines = [] if row["word"] != "missing" else [row["verdict"]]
+    lines += [f"{each['condition']}: {each['words']}: {_holds(each)}" for each in row["conditions"]]
     lines += [f"{each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
-    lines += [f"In print, {row['source']}: {row['source_value']}.", *_made(row)]
-    lines += [f"What would change our mind: {row['changes']}."]
-    return lines + ([f"The cell: notebook {row['notebook'][:2]}, \"{row['heading']}\"."]
-                    if row["notebook"] else [])
+    return [*lines, f"In print, {row['source']}: {row['source_value']}.", *_made(row),
+            f"What would change our mind: {row['changes']}."]
+
+
+def _link(row):
+    """Where the verdict's cell stands, as a link that JupyterLab follows."""
+    if not row["notebook"]:
+        return []
+    place = f"{row['notebook']}.ipynb#{quote(row['heading'].replace(' ', '-'))}"
+    return [f'The cell: <a href="{place}">notebook {row["notebook"][:2]}, '
+            f'{escape(row["heading"])}</a>']
+
+
+def _holds(condition):
+    return {True: "holds", False: "fails", None: "open"}[condition["holds"]]
 
 
 def _yes(seen):
@@ -174,7 +186,7 @@ def _section(row):
     if row["conditions"]:
         lines += ["| condition | came to | holds |", "|---|---|---|"]
         lines += [f"| {_cell(each['condition'])} | {_cell(each['words'])} | "
-                  f"{'open' if each['holds'] is None else _yes(each['holds'])} |"
+                  f"{_holds(each)} |"
                   for each in row["conditions"]] + [""]
     lines += [f"- {each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
     lines += [f"- *What is compared*: {_cell(row['statistic'])}.",

@@ -334,6 +334,7 @@ def test_the_readers_own_stand_in_the_table_and_not_in_what_is_compared():
     assert "Your bet: &lt;holds&gt;." in full["text/html"]
     assert "&lt;plain&gt;" in bare["text/html"] and "<plain>" not in bare["text/html"]
     assert bare["text/html"].count("<details>") == 21
+    assert '<a href="06_fine_tuning.ipynb#A-verdict%2C-by-hand">' in bare["text/html"]
 
 
 # What verdicts and bets leave in the reader's own folder
