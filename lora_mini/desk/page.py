@@ -17,10 +17,11 @@ BLOCK = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.S)
 READ = """\
 A verdict is one of four: **holds**, **holds when** (in some of the conditions), **misleading**,
 **not decided**. A *factor* is what the rival pays over what the claim's subject pays, so above 1
-the subject is nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands the
-interval; the intervals of one claim hold together with 95 percent. *Better* and *worse*: the whole
-interval lies beyond the margin (a factor of 1.5, a share of 0.2; for C9's memory a factor of 1.1).
-*Equal*: all of it lies within. Else *open*. What counts was fixed before anything was recorded.
+the subject is nearer to the floor; a *share* is the subject's minus the rival's. In brackets stands
+the interval; the intervals of one claim hold together with 95 percent. *Better* and *worse*: the
+whole interval lies beyond the margin (a factor of 1.5, a share of 0.2; for C9's memory a factor of
+1.1). *Equal*: all of it lies within. Else *open*. What counts was fixed before anything was
+recorded.
 
 All of it is about one small transformer in a made-up language, on bases that were trained anew. It
 says where a claim *can* fail, and in which direction; for your model and your data, measure."""
