@@ -87,6 +87,8 @@ words = Counter(row["word"] for row in rows.values())
 settle("16 claims that hold", words["holds"])
 
 # %% [markdown]
+# Counting words is a poor way to read it. *Holds when* may mean five of six, or two of six with two against.
+#
 # ### Beside what is in print
 # Each claim carries the figure that its source gives. Three of them:
 
@@ -98,9 +100,6 @@ for name in ("C3", "C5", "C12"):
 # %% [markdown]
 # Those are scores of models thousands of times as large, ours are nats in a town. So don't set figure against
 # figure. Set condition against condition: theirs names a model, a rank and a task, and so does ours.
-#
-# Counting words is a poor way to read it, though. *Holds when* may mean five of six, or two of six with two
-# against. So look at the conditions.
 #
 # ## Condition by condition
 # One line a contrast. A factor is what the *rival* pays over what the claim's *subject* pays: right of 1 the
@@ -122,8 +121,8 @@ print(", ".join(f"{word} {count}" for word, count in came.most_common()))
 settle("16 percent of contrasts open", 100 * came["open"] / len(questions), unit="percent")
 
 # %% [markdown]
-# Half of the work is in the squares. *Equal* is no lack of a result: it takes an interval that is narrow enough
-# to exclude what would count. Open ones are the lack.
+# Most marks are squares. *Equal* is no lack of a result: it takes an interval that is narrow enough to exclude
+# what would count. The lack are the hollow ones.
 #
 # ### Exercise 1: by hand (4 minutes)
 # Which word for each? Margins: a factor of 1.5, a share of 0.2.
@@ -260,7 +259,7 @@ show(fig, "Measured on made-up records of sixteen bases with C5's scatter, one c
 
 # %% [markdown]
 # Around the margin it mostly says *open*, as it should. A true factor of 2 it rarely misses. And where all six
-# truths lie at the margin itself, about five claims in a hundred are decided, as the intervals promise.
+# truths lie at the margin itself, between five and six claims in a hundred are decided; the intervals promise five.
 #
 # Last, one effect among six: LoRA pays twice as much in the third contrast, and as much in the others. Does the
 # verdict say just that?

@@ -104,7 +104,8 @@ def table(rows, own=(), bets=()):
             same = "the same" if left["word"] == row["word"] else "another verdict"
             mine.append(f"Yours, {same}: {left['sentence']} ({left['date']}, {left['by']})")
         if placed := bets.get(row["claim"]):
-            mine.append(f"Your bet: {placed['guess']}.")
+            mine.append(f"Your bet: {placed['guess']}; it came to: "
+                        f"{placed.get('outcome', 'not settled yet')}.")
         lines = [escape(line) for line in [*mine, *_plain(row)]] + _link(row)
         body = "".join(f"<li>{line}</li>" for line in lines)
         parts.append(f"<details><summary><b>{row['claim']}</b> {escape(row['says'])}<br>"

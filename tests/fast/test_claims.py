@@ -326,12 +326,14 @@ def test_the_readers_own_stand_in_the_table_and_not_in_what_is_compared():
     own = {"C5": made | {"word": "holds", "sentence": "C5 holds for <x>."},
            "C1": made | {"word": "holds when", "sentence": "C1 holds when y."}}
     bare = page.table(FOUND["claims"])
-    full = page.table(FOUND["claims"], own, {"C12": {"guess": "<holds>"}})
+    placed = {"C12": {"guess": "<holds>", "outcome": "misleading"}, "C7": {"guess": "holds"}}
+    full = page.table(FOUND["claims"], own, placed)
     assert full["text/plain"] == bare["text/plain"] and "yours inside" not in bare["text/html"]
-    assert full["text/html"].count("yours inside") == 3
+    assert full["text/html"].count("yours inside") == 4
     assert "Yours, another verdict: C5 holds for &lt;x&gt;. (2026-01-02, me)" in full["text/html"]
     assert "Yours, the same: C1 holds when y." in full["text/html"]
-    assert "Your bet: &lt;holds&gt;." in full["text/html"]
+    assert "Your bet: &lt;holds&gt;; it came to: misleading." in full["text/html"]
+    assert "Your bet: holds; it came to: not settled yet." in full["text/html"]
     assert "&lt;plain&gt;" in bare["text/html"] and "<plain>" not in bare["text/html"]
     assert bare["text/html"].count("<details>") == 21
     assert '<a href="06_fine_tuning.ipynb#A-verdict%2C-by-hand">' in bare["text/html"]
