@@ -121,6 +121,7 @@ def _plain(row):
     lines = [] if row["word"] != "missing" else [row["verdict"]]
     lines += [f"{each['condition']}: {each['words']}: {_holds(each)}" for each in row["conditions"]]
     lines += [f"{each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
+    lines += [f"{_upper(row['note'])}."] if row["note"] else []
     return [*lines, f"In print, {row['source']}: {row['source_value']}.", *_made(row),
             f"What would change our mind: {row['changes']}."]
 
@@ -165,13 +166,8 @@ def markdown(found):
               for row in found["claims"]]
     for row in found["claims"]:
         lines += ["", *_section(row)]
-    lines += ["", "## Our own bets", "",
-              "Made before the records were; those that failed come first.", "",
-              "| we said | contrast | came to |", "|---|---|---|"]
-    bets = [(each["outcome"] in each["said"], f"| {bet['prediction']}: {bet['says']} | "
-             f"{_cell(each['condition'])}: {' or '.join(each['said'])} | {_cell(each['words'])} |")
-            for bet in found["predictions"] for each in bet["contrasts"]]
-    lines += [line for _, line in sorted(bets, key=lambda bet: bet[0])]
+    lines += ["", "## Our own bets", "", "Made before the records were. Those that failed come first.",
+              "", *_predicted(found["predictions"])]
     lines += ["", "## Where papers contradict each other"]
     for each in found["disputes"]:
         lines += ["", f"**{each['asks']}**", ""]
@@ -179,6 +175,20 @@ def markdown(found):
         lines += [f"- *Measured here*: {_cell(line)}." for line in each["town"]]
         lines += [f"- *What we can't say*: {each['cannot']}"]
     return "\n".join(lines) + "\n"
+
+
+def _predicted(predictions):
+    """Our own bets, in lines: the least true first."""
+    def true(bet):
+        return [each["outcome"] in each["said"] for each in bet["contrasts"]]
+
+    lines = []
+    for bet in sorted(predictions, key=lambda bet: sum(true(bet)) / max(1, len(true(bet)))):
+        came = f"{sum(true(bet))} of {len(true(bet))} came true" if true(bet) else "not recorded yet"
+        lines.append(f"- **{bet['prediction']}**, {came}: {bet['says']}")
+        lines += [f"  - {_cell(each['condition'])}: {' or '.join(each['said'])}, we said; it is "
+                  f"{_cell(each['words'])}" for each in bet["contrasts"]]
+    return lines
 
 
 def _section(row):
@@ -191,6 +201,7 @@ def _section(row):
                   f"{_holds(each)} |"
                   for each in row["conditions"]] + [""]
     lines += [f"- {each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
+    lines += [f"- *{_cell(_upper(row['note']))}.*"] if row["note"] else []
     lines += [f"- *What is compared*: {_cell(row['statistic'])}.",
               f"- *In print*, {row['source']}: {row['source_value']}."]
     lines += [f"- {line}" for line in _made(row)]

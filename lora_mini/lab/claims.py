@@ -26,10 +26,12 @@ def ledger():
     told = json.loads(SPOKEN.read_text("utf-8"))
     rows = [row(claim, told.get(claim, {})) for claim in CLAIMS]
     dates = sorted({made["date"] for each in rows for made in each["records"]})
+    when = f"{dates[0]} to {dates[-1]}"
     return {
         "about": {
             "what": "What people say about LoRA, measured again in the notebook course lora_mini",
-            "made_by": "python build.py claims", "found": [dates[0], dates[-1]], "licence": "MIT",
+            "cite": f"lora_mini, the ledger of claims (docs/claims.json), found {when}",
+            "made_by": "python build.py claims", "licence": "MIT",
             "effects": "A factor is what the rival pays over what the subject pays, a share the "
                        "subject's minus the rival's. The intervals of one claim hold together with "
                        "95 percent; the bases are the unit.",
@@ -48,7 +50,7 @@ def row(claim, told):
     """
     table = verdicts.claims()[claim]
     found = {"claim": claim} | {key: table[key] for key in KEYS} | {
-        "notebook": told.get("notebook"), "heading": told.get("heading"), "word": "missing",
+        "note": table.get("note", ""), "notebook": told.get("notebook"), "heading": told.get("heading"), "word": "missing",
         "verdict": "Nothing is recorded for this claim yet.", "how": "missing", "old": False,
         "conditions": [], "facts": [], "records": []}
     try:

@@ -263,9 +263,13 @@ def test_the_page_has_every_claim_condition_and_source():
     for name, row in ROWS.items():
         part = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert row["says"] in part and row["source_value"] in part and row["changes"] in part
+        assert re.sub("[<>`]", "", row["note"][1:]) in re.sub("[<>`]", "", part)
         for each in row["conditions"]:
             assert re.sub("[<>`]", "", each["words"]) in re.sub("[<>`]", "", part)
         assert ("Nothing is recorded" in part) == (row["word"] == "missing")
+    for guess in FOUND["predictions"]:
+        assert guess["says"] in text
+        assert all(each["words"] in text for each in guess["contrasts"])
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.count("|") - line.count("\\|") == 4 for line in tables)
     assert "<any>" in text and not re.search(r"(?<!`)<(any|plain)>", text)
