@@ -166,8 +166,9 @@ def markdown(found):
               for row in found["claims"]]
     for row in found["claims"]:
         lines += ["", *_section(row)]
-    lines += ["", "## Our own bets", "", "Made before the records were. Those that failed come first.",
-              "", *_predicted(found["predictions"])]
+    lines += ["", "## Our own bets", "",
+              "Made before the records were. Those that failed come first.", "",
+              *_predicted(found["predictions"])]
     lines += ["", "## Where papers contradict each other"]
     for each in found["disputes"]:
         lines += ["", f"**{each['asks']}**", ""]
@@ -178,13 +179,14 @@ def markdown(found):
 
 
 def _predicted(predictions):
-    """Our own bets, in lines: the least true first."""
+    """Our own bets, in lines: the least true first, and last what is not recorded yet."""
     def true(bet):
-        return [each["outcome"] in each["said"] for each in bet["contrasts"]]
+        came = [each["outcome"] in each["said"] for each in bet["contrasts"]]
+        return sum(came) / len(came) if came else 2
 
     lines = []
-    for bet in sorted(predictions, key=lambda bet: sum(true(bet)) / max(1, len(true(bet)))):
-        came = f"{sum(true(bet))} of {len(true(bet))} came true" if true(bet) else "not recorded yet"
+    for bet in sorted(predictions, key=true):
+        came = f"{true(bet):.0%} came true" if bet["contrasts"] else "not recorded yet"
         lines.append(f"- **{bet['prediction']}**, {came}: {bet['says']}")
         lines += [f"  - {_cell(each['condition'])}: {' or '.join(each['said'])}, we said; it is "
                   f"{_cell(each['words'])}" for each in bet["contrasts"]]

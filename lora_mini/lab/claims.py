@@ -50,7 +50,8 @@ def row(claim, told):
     """
     table = verdicts.claims()[claim]
     found = {"claim": claim} | {key: table[key] for key in KEYS} | {
-        "note": table.get("note", ""), "notebook": told.get("notebook"), "heading": told.get("heading"), "word": "missing",
+        "note": table.get("note", ""), "word": "missing",
+        "notebook": told.get("notebook"), "heading": told.get("heading"),
         "verdict": "Nothing is recorded for this claim yet.", "how": "missing", "old": False,
         "conditions": [], "facts": [], "records": []}
     try:
