@@ -113,7 +113,7 @@ show(fig, "Recorded. Mark: the mean factor over bases; line: its interval. Trian
 # %%
 fig, alt = page.forest(rows.values(), "share")
 show(fig, "Recorded. The same for shares: of valid new sentences (C8), of runs not ruined (C10), of old "
-          "sentences still valid (C12). Grey: within 0.2.", alt=alt)
+          "sentences still valid (C12), of a bias (C17). Grey: within 0.2.", alt=alt)
 
 # %%
 came = Counter(each["outcome"] for each in questions)
@@ -121,8 +121,8 @@ print(", ".join(f"{word} {count}" for word, count in came.most_common()))
 settle("16 percent of contrasts open", 100 * came["open"] / len(questions), unit="percent")
 
 # %% [markdown]
-# Most marks are squares. *Equal* is no lack of a result: it takes an interval that is narrow enough to exclude
-# what would count. The lack are the hollow ones.
+# Look at the squares. *Equal* is no lack of a result: it takes an interval that is narrow enough to exclude what
+# would count. The lack are the hollow ones.
 #
 # ### Exercise 1: by hand (4 minutes)
 # Which word for each? Margins: a factor of 1.5, a share of 0.2.
