@@ -158,7 +158,7 @@ check_by_hand(by_hand)
 # %% tags=["measured"]
 own = verdicts.spoken()
 for claim, left in own.items():
-    print(f"{claim:4s}{left['word']:13s}{left['date']}  {left['by']}"[:79])
+    say(f"{claim}: {left['word']}; {left['date']}, {left['by']}")
 if not own:
     say("None are there yet. They will be, as soon as you run a notebook that judges a claim.")
 others = [claim for claim, left in own.items() if rows[claim]["word"] not in (left["word"], "missing")]

@@ -437,7 +437,7 @@ def test_the_notebook_shows_what_a_folder_of_bets_and_verdicts_holds(home, capsy
             exec(compile(cell.source, lesson.name, "exec"), space)
             said = capsys.readouterr().out
             if cell.source.startswith("own ="):
-                assert re.search(r"^C1  holds +\d{4}-", said)
+                assert re.search(r"^C1: holds; \d{4}-", said)
             if cell.source.startswith(build.COVER) and "others" in cell.source:
                 assert said.startswith("NOT seen here")  # the made-up verdict is another
             if cell.source.startswith("placed ="):
