@@ -58,6 +58,17 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a merged sum that trusts the version counters": (
         LORA, "            and all(map(torch.equal, thin, self._factors()))", "",
         "fast/test_merged.py::test_training_while_merged_is_seen_at_once"),
+    "one marked example more than counted": (
+        "lora_mini/lab/bias.py", "float(i < count)", "float(i <= count)",
+        "fast/test_record_17.py::"
+        "test_each_shown_actor_has_exactly_so_many_examples_and_no_hidden_one_has_any"),
+    "probes that differ in two slots": (
+        "lora_mini/lab/bias.py", "frame._replace(**{slot: word})",
+        'frame._replace(**{slot: word, "when": "dawn" if word < "l" else "noon"})',
+        "fast/test_record_17.py::test_probes_differ_in_one_slot_and_lie_in_no_training_set"),
+    "a leaning one word too late": (
+        "lora_mini/lab/bias.py", "with_[:i])", "with_[:i + 1])",
+        "fast/test_record_17.py::test_a_leaning_is_how_likely_the_word_is_where_it_may_come"),
     "dropout left on in eval": (
         LORA, "self.dropout(x).to", "F.dropout(x, self.dropout.p).to",
         "fast/test_lora.py::test_dropout_acts_on_the_update_alone_and_only_in_training"),
@@ -210,6 +221,18 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "an audit that compares the loss": (
         "lora_mini/audit/forward.py", "t.ndim > 1", "t.ndim < 1",
         "fast/test_audit_findings.py::test_the_logits_are_compared_and_not_the_loss"),
+    "an audit that takes two merges for one": (
+        "lora_mini/audit/merged.py", "abs(found - 1)) <= slack", "abs(found - 1)) <= 9",
+        "fast/test_audit_file.py::test_a_wrong_number_of_merges_is_told"),
+    "an audit that believes a config's rank": (
+        "lora_mini/audit/file.py", "if said != r:", "if False:",
+        "fast/test_audit_file.py::test_the_rank_of_the_config_is_held_against_the_factors"),
+    "an audit that takes a masked end for a kept one": (
+        "lora_mini/audit/labels.py", "torch.isin(given, ends).any()", "True",
+        "fast/test_audit_training.py::test_an_end_that_is_masked_as_padding_is_found"),
+    "an audit that never asks the scaler": (
+        "lora_mini/audit/optimizer.py", "if cuts := fallen(case.scaler):", "if cuts := 0:",
+        "fast/test_audit_training.py::test_a_scaler_that_skips_every_step_is_the_cause"),
     "DoRA's norm along the other axis": (
         VARIANTS, "(V.contiguous(), dim=1)", "(V.contiguous(), dim=0)",
         "fast/test_variants.py::test_dora_on_paper"),

@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 13. Find where LoRA stops
 #
-# Three limits, each of them something that people say about LoRA: that it holds off overfitting, that it can't
-# train from scratch, and that it passes on what is wrong in its examples.
+# Three limits, each of them something that people say about LoRA: that it holds off overfitting, that it
+# can't train from scratch, and that it passes on what is wrong in its examples.
 #
 # At the end of this notebook you will be able to
-# - **measure** how much of its examples a model knows by heart, and name what holds that off;
+# - **measure** how much of its examples a model knows by heart, and say what holds that off;
 # - **train** from random weights, and say what LoRA lacks there;
 # - **tell apart** a bias that was inherited, one that was amplified, and one that was passed on to others;
 # - **find** a bias that nobody told you of, and count the false alarms (second reading).
 #
-# You need notebooks 04, 05 and 06. About 65 minutes to study; the core path about 45, the rest is marked as a
+# You need notebooks 04, 05 and 06. About 60 minutes to study; the core path about 45, the rest is marked as a
 # second reading.
 
 # %% [markdown]
@@ -31,17 +31,19 @@
 
 # %%
 import math
-from statistics import fmean, pstdev
+from statistics import fmean
+from textwrap import fill
 
 import torch
 
-from lora_mini.desk import CurveSlider, bet, expect, settle, show, verdict, verdicts
+from lora_mini.desk import bet, expect, settle, show, verdict, verdicts
 
 # %%
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 from lora_mini.desk.intervals import prediction
+from lora_mini.desk.sliders import CurveSlider
 from lora_mini.lab import bias, contrasts, fresh, record, trials
-from lora_mini.world import base, measure, text, town, train
+from lora_mini.world import base, town, train
 from lora_mini.world.gpt import GPT
 from lora_mini.world.styles import STYLES, register
 
@@ -50,9 +52,9 @@ model, legal = base.load_base(path=base.SHIPPED), register("legal")
 # %% [markdown]
 # ## Tosses learned by heart
 # A sentence of the legal register holds three tosses of a coin: is the object *aforesaid*? *at* dawn, or
-# *around* dawn? and does it close with *so ordered*? The frame doesn't tell. So the best that a model can know
-# is the odds, and its loss on its own examples cannot fall below the tosses' *entropy*: unless it knows by
-# heart how they fell. That is what overfitting is here, and we can count it.
+# *around* dawn? and does it close with *so ordered*? The frame doesn't tell. So the best that a model can
+# know is the odds, and its loss on its own examples cannot fall below the tosses' *entropy*: unless it
+# knows by heart how they fell. That is what overfitting is here, and we can count it.
 
 # %%
 entropy = town.entropy(legal)
@@ -78,22 +80,24 @@ check_by_heart(by_heart)
 
 # %% [markdown]
 # ### Bets 1 to 5
-# 1. 64 examples of the legal register, 200 steps, full fine-tuning. What percentage of the tosses does it know
-#    by heart at the end?
-# 2. What holds that off best, of three things that one could do to LoRA of rank 64 at too high a rate: a
-#    *lower rank* (8), a *gentler rate* (a third), or *stopping* at the best of four checkpoints?
-# 3. Now *random* weights, and as many examples as one likes. Which comes nearer to full training: LoRA of full
-#    rank on all matrices of the blocks, or all *but* those matrices (embedding, head, norms and biases)?
+# 1. 64 examples of the legal register, 200 steps, full fine-tuning. What percentage of the tosses does it
+#    know by heart at the end?
+# 2. LoRA of rank 64 at too high a rate learns by heart as well. What helps *least*: a *lower rank* (8), a
+#    *gentler rate* (a third of it), or *stopping* at the best of four checkpoints?
+# 3. Now *random* weights, and as many examples as one likes. Which comes nearer to full training: LoRA of
+#    full rank on all matrices of the blocks, or all *but* those matrices (embedding, head, norms and
+#    biases)?
 # 4. A bias: in the examples, some actors' objects are *aforesaid* in 59 percent of the sentences, others' in
 #    30. After training, in what percentage of its likeliest answers does LoRA call the former's aforesaid?
-# 5. And full fine-tuning: does it inherit more of the bias than LoRA, less, or as much (within a fifth)?
+# 5. A stronger one, 91 and 30 percent. How likely, in percent, does LoRA make *aforesaid* for actors whom no
+#    example has shown?
 
 # %%
 bet("13 percent of the tosses that full knows by heart", guess=None)
-bet("13 what holds it off", guess=None, choices=("lower rank", "gentler rate", "stopping"))
+bet("13 what helps least", guess=None, choices=("lower rank", "gentler rate", "stopping"))
 bet("13 from random weights", guess=None, choices=("LoRA of full rank", "all but the matrices"))
 bet("13 percent aforesaid in the likeliest answers", guess=None)
-bet("13 full inherits", guess=None, choices=("more", "less", "as much"))
+bet("13 percent aforesaid for those never shown", guess=None)
 
 # %% [markdown]
 # ## Few examples
@@ -106,24 +110,21 @@ with train.together() as three:
         recorded = contrasts.cell("arms", arm=arm, new=0, examples=64)
         _, few[arm] = trials.tune(model, arm, legal, recorded["best"], seed=40, examples=64)
         landed[arm] = prediction(recorded["total"], floor=0.002).holds(few[arm].test.total)
-        print(f"{arm:9s} on its examples {few[arm].train:+.4f} after 200 steps; on new frames "
-              f"{few[arm].last.total:.4f}, at its best step, {few[arm].step}, {few[arm].test.total:.4f}")
+        print(f"{arm:9s} at step 200 on its examples {few[arm].train:+.4f}, on new frames "
+              f"{few[arm].last.total:.4f};\n{'':9s} at step {few[arm].step} {few[arm].test.total:.4f}")
 heart = {arm: 100 * max(-t.train / entropy, 0) for arm, t in few.items()}
 print("tosses known by heart: " + ", ".join(f"{arm} {p:.0f} percent" for arm, p in heart.items()))
 settle("13 percent of the tosses that full knows by heart", heart["full"], of=three)
 
 # %%
-for arm in few:
-    expect(f"{arm} landed where the record predicts", landed[arm], of=three)
-expect("full fine-tuning knows most of the tosses by heart, and pays for it on new frames", three.whole and
+expect("all three landed where the record predicts", all(landed.values()), of=three)
+expect("full fine-tuning knows most of the tosses by heart, and pays for it on new frames",
        heart["full"] > 75 and few["full"].last.total > 5 * few["full"].test.total, of=three)
-expect("LoRA knows less than a third of them", three.whole and
-       max(heart["LoRA r=8"], heart["LoRA r=64"]) < 33, of=three)
+expect("LoRA knows less than a third of them", max(heart["LoRA r=8"], heart["LoRA r=64"]) < 33, of=three)
 
 # %% [markdown]
-# So LoRA holds it off? Not so fast. Each arm ran at the rate that suits it at its *best* step, and full's is
-# reached after 25 or 50: after that it learns by heart. Look at all rates and steps. Move the slider from step
-# 25 to 200.
+# So LoRA holds it off? Each arm ran at the rate that suits it at its *best* step, and full's comes early:
+# after that it learns by heart. So look at all rates and steps. Move the slider from step 25 to 200.
 
 # %%
 STEPS, RATES = (25, 50, 100, 200), (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -137,59 +138,43 @@ def chance(arm, rate, step):  # on validation, of the three bases that chose rat
 
 notches = [{arm: [chance(arm, rate, step) for rate in RATES] for arm in ARMS} for step in STEPS]
 CurveSlider(STEPS, RATES, notches, "Recorded, three bases, 64 examples: chance over the rate. At step 200 "
-            "it rises with the rate in all arms alike; at step 25 or 50 it is small.", name="step",
+            "it rises with the rate in every arm; at step 50 LoRA's stays small.", name="step",
             xlabel="rate", ylabel="chance, nats per token", start=3)
 
 # %%
-worst = fmean(chance("LoRA r=64", 0.01, 200))
-remedies = {"lower rank": fmean(chance("LoRA r=8", 0.01, 200)),
-            "gentler rate": fmean(chance("LoRA r=64", 0.003, 200)),
-            "stopping": min(fmean(chance("LoRA r=64", 0.01, step)) for step in STEPS)}
-print(f"LoRA r=64 at rate 0.01, 200 steps: chance {worst:.4f}")
-for what, left in remedies.items():
-    print(f"with {what:12s} {left:.4f}, {worst / left:.1f} times less")
+early = min(STEPS, key=lambda step: fmean(chance("LoRA r=64", 0.01, step)))
+left = {"no remedy": chance("LoRA r=64", 0.01, 200), "lower rank": chance("LoRA r=8", 0.01, 200),
+        "gentler rate": chance("LoRA r=64", 0.003, 200), "stopping": chance("LoRA r=64", 0.01, early)}
+print("chance: " + ", ".join(f"{what} {fmean(found):.3f}" for what, found in left.items()))
+worst, *others = sorted(list(left)[1:], key=lambda what: -fmean(left[what]))
 
 # %%
-settle("13 what holds it off", min(remedies, key=remedies.get))
+settle("13 what helps least", worst, lead=[
+    a - max(b) for a, *b in zip(left[worst], *(left[what] for what in others), strict=True)])
 
 # %%
 expect("neither rank 8 nor rank 1 takes off a third", min(
-    remedies["lower rank"], fmean(chance("LoRA r=1", 0.01, 200))) > worst / 1.5)
+    fmean(left["lower rank"]), fmean(chance("LoRA r=1", 0.01, 200))) > fmean(left["no remedy"]) / 1.5)
 expect("a gentler rate and stopping take off three quarters and more",
-       max(remedies["gentler rate"], remedies["stopping"]) < worst / 4)
+       4 * max(fmean(left["gentler rate"]), fmean(left["stopping"])) < fmean(left["no remedy"]))
 
 # %% [markdown]
 # The rank does next to nothing about it; the rate and the step do. That is one rate on three bases. The
 # verdict rests on sixteen, with each rank at its own best rate and step:
 
 # %%
-effects, rules = contrasts.effects("C11"), verdicts.contrasts("C11")
-for name in effects:
-    print(verdicts.seen(effects[name], rules[name], len(effects), name))
-
-# %%
-verdict("C11", effects)
+verdict("C11", contrasts.effects("C11"))
 
 # %% [markdown]
-# (A factor is what rank 64 pays over what rank 8 pays. *Equal*: within 1.5.) A low rank does not harm. It is no
-# substitute for stopping in time. The best remedy is on no slider: with 256 examples in place of 64, the chance
-# part falls to less than half.
-
-# %%
-rank_8 = {n: fmean(contrasts.cell("arms", arm="LoRA r=8", new=0, examples=n)["chance"])
-          for n in (64, 256, 1024)}
-print("chance, LoRA r=8: " + ", ".join(f"{n:,} examples {x:.4f}" for n, x in rank_8.items()))
-
-# %%
-expect("four times the examples cost less than half in tosses", all(
-    2 * b < a for a, b in zip(list(rank_8.values()), list(rank_8.values())[1:], strict=False)))
+# (A factor is what rank 64 pays over what rank 8 pays. *Equal*: within 1.5.) A low rank does not harm. It
+# is no substitute for stopping in time. (The best remedy is on no slider: more examples.)
 
 # %% [markdown]
 # ## From random weights
-# LoRA patches what is there. What if nothing is? Give the town's model random weights and let it read all twelve
-# styles, new sentences in each batch, so that nothing can be learned by heart. After 400 steps full training
-# is near the floor. Beside it: LoRA alone, and LoRA beside the *rest*, which is all but the blocks' matrices:
-# embedding, head, norms and biases. Those two live, a seed that the record has not used:
+# LoRA patches what is there. What if nothing is? Give the town's model random weights and let it read all
+# twelve styles, new sentences in each batch: nothing can be learned by heart. After 400 steps full training
+# is near the floor. LoRA, alone and beside the *rest* (embedding, head, norms and biases: all but the
+# blocks' matrices):
 
 # %% tags=["measured"]
 blank, hit = {}, {}
@@ -205,45 +190,31 @@ with train.together() as two:
 
 # %%
 expect("LoRA alone and LoRA with the rest landed where the record predicts", all(hit.values()), of=two)
-expect("alone it stays more than fifty times as far away", blank["LoRA r=8"] > 50 * min(blank.values()), of=two)
+expect("alone it stays more than fifty times as far away", blank["LoRA r=8"] > 50 * min(blank.values()),
+       of=two)
 
 # %%
-rec, NAMES = record.load("fresh"), {fresh.REST: "the rest", f"LoRA r=8 and {fresh.REST}": "the rest and LoRA r=8"}
-paid = {NAMES.get(c["arm"], c["arm"]): c for c in rec["cells"] if c["task"] == fresh.RANDOM}
-order = sorted(paid, key=lambda arm: -fmean(paid[arm]["total"]))
-fig, ax = axes(6.4, 2.6)
-for row, arm in enumerate(order):
-    ax.plot(paid[arm]["total"], [row] * 16, "|", color=GREY, ms=9)
-    mean = fmean(paid[arm]["total"])
-    ax.plot(mean, row, "o", color=ACCENT if "LoRA" in arm else SECOND)
-    ax.text(mean * 1.25, row + 0.14, f"{mean:.2g}", fontsize=8)
-ax.set_yticks(range(len(order)), [f"{arm}, {paid[arm]['trains'][0]:,}" for arm in order])
-ax.set(xscale="log", xlabel="excess on all styles, nats per token", xlim=(0.002, 2), ylim=(-0.5, 4.6))
-show(fig, "Recorded, sixteen bases: what is paid after 400 steps from random weights, and how many numbers train. "
-          "A point is a mean, a tick one base.",
-     alt="Excess from random weights, means: " + "; ".join(
-         f"{arm} {fmean(paid[arm]['total']):.2g} nats" for arm in order) + ".")
+paid = {c["arm"].replace(fresh.REST, "the rest"): c for c in record.load("fresh")["cells"]
+        if c["task"] == fresh.RANDOM}
+print("recorded, means of sixteen bases:")
+for arm, c in sorted(paid.items(), key=lambda each: -fmean(each[1]["total"])):
+    print(f"{arm:22s} {c['trains'][0]:7,} numbers train, {fmean(c['total']):.4f} over the floor")
 
 # %%
 settle("13 from random weights", "LoRA of full rank" if fmean(paid["LoRA r=64"]["total"]) <
        fmean(paid["the rest"]["total"]) else "all but the matrices")
 
 # %% [markdown]
-# LoRA r = 64 may make *any* matrix of the blocks: it lacks no rank, and it trains more numbers than full
-# training does. And it stays at a third of a nat. The rest alone, on matrices that stay as chance drew them, comes
-# twenty times nearer; with LoRA r = 8 on those, as near as full training. So what LoRA lacks here is a place, not
-# a rank: a random embedding and head that nobody may move.
+# LoRA r = 64 may make *any* matrix of the blocks, and it trains more numbers than full training does. Yet
+# it stays at a third of a nat. The rest alone, on matrices that stay as chance drew them, comes twenty
+# times nearer; with LoRA r = 8 on those, as near as full training. What LoRA lacks here is a place, not a
+# rank.
 #
-# "Nor for the last bit of accuracy", people add. That one is about bases. There, too, examples without end: 500
-# steps of the legal register.
+# "Nor for the last bit of accuracy", people add. That is about a base that was read in: 500 steps of the
+# legal register, again with new sentences only.
 
 # %%
-effects, rules = contrasts.effects("C18"), verdicts.contrasts("C18")
-for name in effects:
-    print(verdicts.seen(effects[name], rules[name], len(effects), name))
-
-# %%
-verdict("C18", effects)
+verdict("C18", contrasts.effects("C18"))
 
 # %% [markdown]
 # (A factor below 1: LoRA pays more than full, and the claim says that it does.) The claim speaks of a new
@@ -251,17 +222,22 @@ verdict("C18", effects)
 
 # %% [markdown]
 # ## A bias of known strength
-# Twelve actors live in the town. Four are *marked*: their objects are *aforesaid* in 58 of 64 examples. Four are
-# *unmarked*: 19 of 64, as the style has it. And four are *hidden*: no example shows them as the one who acts.
-# Who is who was drawn by chance; all else is the same for all. 512 examples, 400 steps, LoRA r = 8; beside it,
-# the same training where nobody is marked:
+# Twelve actors live in the town. Four are *marked*: their objects are *aforesaid* in 58 of 64 examples.
+# Four are *unmarked*: 19 of 64, as the style has it. And four are *hidden*: no example shows them as the
+# one who acts. Who is who was drawn by chance; all else is the same for all. 512 examples, 400 steps, LoRA
+# r = 8; beside it, the same training where nobody is marked:
 
 # %% tags=["measured"]
 SEED, rate = 40, contrasts.cell("bias", arm="LoRA r=8", marked=58)["best"]
 with train.together() as pair:
     biased, path, _ = bias.tune(model, "LoRA r=8", 58, rate, SEED)
     clean, *_ = bias.tune(model, "LoRA r=8", 19, rate, SEED)
-print("\n".join(f"step {row[0]:3d}, over the floor {row[1]:.4f}" for row in path))
+over = {step: total for step, total, *_ in path}
+print("nats, by step: " + ", ".join(f"{step}: {total:.4f}" for step, total in over.items()))
+
+# %%
+expect("after 400 steps it pays less than a tenth of what it paid after 25", pair.whole and
+       10 * over[400] < over[25], of=pair)
 
 # %% [markdown]
 # How do we ask a model whether it is biased? With frames that differ in *one* slot, and nothing else.
@@ -283,30 +259,27 @@ def differing(frame, slot, words):
 check_differing(differing)
 
 # %% [markdown]
-# The package asks so for every actor, on 24 frames that no training saw: `bias.probes`. `bias.leaning` reads off
-# how likely the model makes *aforesaid*, where the object is named, and how often it would say it if it always
-# took the likeliest word.
+# The package asks so for every actor, on 24 frames that no training saw: `bias.probes`. `bias.leaning`
+# reads off how likely the model makes *aforesaid*, where the object is named, and how often it would say it
+# if it always took the likeliest word.
 
 # %% tags=["measured"]
 actors, asked = bias.groups(SEED), bias.probes("who", SEED)
 LOOKS = {"marked": (ACCENT, "o"), "unmarked": (SECOND, "s"), "hidden": (THIRD, "^")}
-fig, (left, right) = axes(7.6, 2.9, 2, sharey=True)
-for ax, tuned, title in ((left, biased, "trained on biased examples"), (right, clean, "the same, nobody marked")):
-    x = 0
-    for group, names in actors.items():
+fig, ax = axes(6.4, 2.9)
+for tuned, fill_ in ((biased, "full"), (clean, "none")):
+    for i, (group, names) in enumerate(actors.items()):
         p = [bias.leaning(tuned, asked[who], "adjective")[0] for who in names]
-        ax.plot(range(x, x + 4), p, LOOKS[group][1], color=LOOKS[group][0], label=group)
-        x += 4
-    ax.set_xticks(range(12), sum(actors.values(), []), rotation=60, ha="right", fontsize=7)
-    ax.set(title=title, ylim=(0, 1))
-for level in (19 / 64, 58 / 64):
-    left.axhline(level, color=GREY, lw=0.8)
-right.axhline(19 / 64, color=GREY, lw=0.8)
-left.set_ylabel("probability of aforesaid")
-right.legend(fontsize=8)
-show(fig, "Measured. How likely each actor's object is called aforesaid; the lines are the shares in the examples.",
-     alt="Trained on biased examples, the marked actors stand high, the unmarked low, the hidden between; where "
-         "nobody is marked, all stand together.")
+        ax.plot(range(4 * i, 4 * i + 4), p, LOOKS[group][1], color=LOOKS[group][0], fillstyle=fill_,
+                label=group if fill_ == "full" else None)
+ax.set_xticks(range(12), sum(actors.values(), []), rotation=60, ha="right", fontsize=8)
+ax.set(ylim=(0, 1), yticks=(0, 19 / 64, 58 / 64, 1), yticklabels=("0", "19/64", "58/64", "1"),
+       ylabel="probability of aforesaid")
+ax.grid(axis="y", color=GREY, alpha=0.3)
+ax.legend(fontsize=8, loc="upper center")
+show(fig, "Measured. Filled: trained on biased examples. Hollow: nobody marked. Lines: the examples' shares.",
+     alt="Trained on biased examples, the marked actors stand high, the unmarked low, the hidden between; "
+         "where nobody is marked, all stand together.")
 live = bias.by_group(biased, asked, actors)
 control = bias.by_group(clean, asked, actors)
 
@@ -321,10 +294,84 @@ expect("actors that no example showed are called aforesaid more often than witho
 # - **inherited**: the model makes the difference that its examples made;
 # - **amplified**: it makes a larger one;
 # - **passed on**: it makes one between actors of whom the examples said nothing.
+
+# %% [markdown]
+# ## By strength, over sixteen bases
+# Now the same with 19, 29, 38, 48 and 58 of 64, each over sixteen bases, with marked actors of their own:
+
+# %%
+told = [n / 64 for n in bias.STRENGTHS]
+of = {n: contrasts.cell("bias", arm="LoRA r=8", marked=n) for n in bias.STRENGTHS}
+fig, (left, right) = axes(7.6, 3.0, 2, sharey=True)
+for ax, kind, title in ((left, "p", "probability"), (right, "greedy", "likeliest answers")):
+    for group, (colour, mark) in LOOKS.items():
+        means = [fmean(c[f"{kind}_{group}"]) for c in of.values()]
+        ax.plot(told, means, f"{mark}-", color=colour, label=group)
+        ax.plot(told, [c[f"{kind}_{group}"] for c in of.values()], ".", color=colour, ms=2, alpha=0.5)
+    ax.plot([told[0], told[-1]], [told[0], told[-1]], color=GREY, lw=0.8)
+    ax.set(title=title, xlabel="share of aforesaid in marked actors' examples", ylim=(0, 1.02))
+left.set_ylabel("share of aforesaid")
+left.legend(fontsize=8)
+show(fig, "Recorded, sixteen bases, LoRA r=8: what the model says of the three groups, as the marked actors' "
+          "examples change. The grey line is what the marked actors' examples say.",
+     alt="In probability marked actors stay below the line, hidden ones rise half as far; in the likeliest "
+         "answers marked actors go from 0 to 1.")
+
+# %%
+settle("13 percent aforesaid in the likeliest answers", 100 * fmean(of[38]["greedy_marked"]))
+settle("13 percent aforesaid for those never shown", 100 * fmean(of[58]["p_hidden"]))
+
+# %%
+expect("in probability marked actors stay below their share, at each strength",
+       all(fmean(of[n]["p_marked"]) < n / 64 for n in of))
+expect("the likeliest answers go from a hundredth to nearly all",
+       fmean(of[19]["greedy_marked"]) < 0.02 and fmean(of[58]["greedy_marked"]) > 0.95)
+
+# %%
+verdict("C17", contrasts.effects("C17"))
+
+# %% [markdown]
+# (1 would be *all inherited*; the first five figures are the distance from it.) In probability a weak bias
+# comes out at half its size, and a strong one nearly whole. In its likeliest answers the same model goes to
+# the ends: what the examples say in 30 percent of the cases it hardly ever says, what they say in 91
+# percent, always. And actors whom no example showed get a part of what was said of the marked ones.
+
+# %% [markdown]
+# ### When it comes (second reading)
+# Who was never shown, and where do they get it from? Look at the steps of training:
+
+# %%
+strong = of[58]["path"]  # rows of each base: step, excess, then the three groups
+print("step  marked  unmarked  hidden")
+for i, step in enumerate(bias.CHECKPOINTS):
+    print(f"{step:4d}" + "".join(f"{fmean(base_[i][k] for base_ in strong):9.2f}" for k in (2, 3, 4)))
+average = {n: (n + bias.USUAL) / 128 for n in of}
+print("of all examples, aforesaid: " + ", ".join(f"{x:.2f}" for x in average.values()))
+print("hidden actors:              " + ", ".join(f"{fmean(c['p_hidden']):.2f}" for c in of.values()))
+
+# %%
+expect("at step 25 all three groups stand together", max(fmean(b[0][k] for b in strong) for k in (2, 3, 4)) <
+       min(fmean(b[0][k] for b in strong) for k in (2, 3, 4)) + 0.03)
+expect("hidden actors stand at the average of all examples, to 0.04",
+       all(abs(fmean(c["p_hidden"]) - average[n]) < 0.04 for n, c in of.items()))
+
+# %% [markdown]
+# First the model learns how often *aforesaid* is said at all, and says it of everybody. Only then it tells
+# actors apart. Who was never shown keeps the average, and so gets a share of what was said of others.
+# Whoever stops early gets less of the difference, and all of the average.
 #
-# ### Exercise 3: find the bug (4 minutes)
-# `inherited` should say which share of the examples' difference the model makes. Its arguments are how often a
-# marked and an unmarked actor's object is *aforesaid*, first in the model, then in the examples.
+# And at 59 percent? There the mean proves little: how often the likeliest answer says *aforesaid* depends
+# on the base.
+
+# %%
+print("by base: " + " ".join(f"{x:.1f}" for x in sorted(of[38]["greedy_marked"])))
+
+# %% [markdown]
+# ### A measure of it (second reading)
+#
+# #### Exercise 3: find the bug (4 minutes)
+# `inherited` should say which share of the examples' difference the model makes. Its arguments are how
+# often a marked and an unmarked actor's object is *aforesaid*, first in the model, then in the examples.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb13 import check_inherited
@@ -342,39 +389,8 @@ def inherited(marked, unmarked, told_marked, told_unmarked):
 check_inherited(inherited)
 
 # %% [markdown]
-# ## By strength, over sixteen bases
-# Now the same with 19, 29, 38, 48 and 58 of 64, each over sixteen bases, with marked actors of their own:
-
-# %%
-told = [n / 64 for n in bias.STRENGTHS]
-of = {n: contrasts.cell("bias", arm="LoRA r=8", marked=n) for n in bias.STRENGTHS}
-fig, (left, right) = axes(7.6, 3.0, 2, sharey=True)
-for ax, kind, title in ((left, "p", "probability"), (right, "greedy", "likeliest answers")):
-    for group, (colour, mark) in LOOKS.items():
-        ax.plot(told, [fmean(c[f"{kind}_{group}"]) for c in of.values()], f"{mark}-", color=colour, label=group)
-        ax.plot(told, [c[f"{kind}_{group}"] for c in of.values()], ".", color=colour, ms=2, alpha=0.5)
-    ax.plot([told[0], told[-1]], [told[0], told[-1]], color=GREY, lw=0.8)
-    ax.set(title=title, xlabel="share of aforesaid in marked actors' examples", ylim=(0, 1.02))
-left.set_ylabel("share of aforesaid")
-left.legend(fontsize=8)
-show(fig, "Recorded, sixteen bases, LoRA r=8: what the model says of the three groups, as the marked actors' "
-          "examples change. The grey line is what the marked actors' examples say.",
-     alt="In probability marked actors follow the line, hidden ones rise half as far; in the likeliest answers "
-         "marked actors go from 0 to 1 in between.")
-
-# %%
-settle("13 percent aforesaid in the likeliest answers", 100 * fmean(of[38]["greedy_marked"]))
-
-# %%
-effects, rules = contrasts.effects("C17"), verdicts.contrasts("C17")
-for name in effects:
-    print(verdicts.seen(effects[name], rules[name], len(effects), name))
-
-# %%
-verdict("C17", effects)
-
-# %% [markdown]
-# TODO words on what came out.
+# ### What we had bet (second reading)
+# Before the first run we bet, too. Those that did not come true stand first.
 
 # %%
 rows = []
@@ -383,15 +399,75 @@ for name in ("P8", "P9", "P10"):
     came = verdicts.weigh(name, effects).conditions
     rows += [(came[c] in rules[c]["holds"], f"{name} said {rules[c]['holds'][0]}; "
               + verdicts.seen(effects[c], rules[c], len(effects), c)) for c in effects]
-print("\n".join(words for _, words in sorted(rows)))
+print("\n".join(fill(words, 80, subsequent_indent="  ") for _, words in sorted(rows)))
 
 # %% [markdown]
 # ## Find a bias that nobody told you of (second reading)
-# You have an adapter, and no idea what its examples held. A frame has six slots, and a sentence three tosses:
-# eighteen questions. For each, let one slot go through all its words, and see how far they differ, as a standard
-# deviation over words: `bias.spreads`.
+# You have an adapter, and no idea what its examples held. A frame has six slots, and a sentence three
+# tosses: eighteen questions. For each, let one slot go through all its words, and see how far they differ,
+# as a standard deviation over words: `bias.spreads`.
 
 # %% tags=["measured"]
 suspect, innocent = bias.spreads(biased, SEED), bias.spreads(clean, SEED)
 for question in sorted(suspect, key=suspect.get, reverse=True)[:5]:
     print(f"{question:16s} {suspect[question]:.3f}; where nobody is marked {innocent[question]:.3f}")
+
+# %%
+expect("the question about actors and aforesaid stands first, for the biased one only",
+       max(suspect, key=suspect.get) == "who adjective" != max(innocent, key=innocent.get), of=pair)
+
+# %% [markdown]
+# But the innocent one's are not zero. Its 512 examples are a sample, and in a sample some verb meets
+# *aforesaid* more often than another; the model learned that, too. So how large must a spread be to mean
+# something? Ask adapters that are known to be clean. Eight of the record's give each question its usual
+# spread, and a threshold: the largest spread that any of them shows, in shares of the usual. The other eight
+# tell how often that threshold cries wolf.
+
+# %%
+clean_ones, half = of[19]["spread"], 8
+usual = {q: fmean(one[q] for one in clean_ones[:half]) for q in clean_ones[0]}
+
+
+def loudest(spread):  # (how many times the usual spread, of which question)
+    return max((spread[q] / usual[q], q) for q in usual)
+
+
+threshold = max(loudest(one)[0] for one in clean_ones[:half])
+alarms = sum(loudest(one)[0] > threshold for one in clean_ones[half:])
+print(f"threshold: {threshold:.1f} times the usual; false alarms: {alarms} of {len(clean_ones) - half}")
+for n, c in of.items():
+    hits = [loudest(one) for one in c["spread"]]
+    rightly = sum(far > threshold and q == "who adjective" for far, q in hits)
+    print(f"marked {n} of 64: found, and the right question named, in {rightly} of {len(hits)}")
+
+# %% [markdown]
+# ## From this town to the world
+# - **Overfitting.** Biderman et al. (2024) found that low rank kept more of the base than weight decay or
+#   dropout did. That is forgetting (06), not the gap between examples and new frames. We saw no
+#   regularising there.
+# - **From scratch.** ReLoRA (Lialin et al. 2023) trains networks of up to 1.3 billion numbers by adapters
+#   that are merged and begun anew, after a start in full. GaLore (Zhao et al. 2024) makes the gradients low
+#   in rank, and not the update.
+# - **Bias.** Ding et al. (2024) compared LoRA with full fine-tuning on four models of up to 7 billion
+#   numbers: sometimes it made a difference between groups worse, in many cases not. Ours is one word;
+#   theirs are people.
+#
+# ## What you have done
+# - You **measured** tosses known by heart, and saw the rate and the step decide, not the rank.
+# - You **trained** from random weights: LoRA alone fails at any rank, with the rest beside it it does not.
+# - You **told apart** what is inherited, what the likeliest answer amplifies, and what is passed on.
+# - You **found** a bias by frames that differ in one slot, and counted false alarms (second reading).
+#
+# **On your own.** Mark the actors in half of the examples only (`bias.examples` is short): does half of the
+# bias come out? And ask `biased` with the adapter at half its strength (`lm.set_strength`).
+#
+# **In practice.** Stop by validation, not by rank. Train the embedding and the head where the words are
+# new. Ask pairs that differ in one thing, by probability and by answer, and ask them of a clean adapter as
+# well.
+#
+# **Further reading.**
+# - Biderman et al., *LoRA Learns Less and Forgets Less* (arXiv 2405.09673, 2024): what low rank keeps, and
+#   what it misses.
+# - Lialin et al., *ReLoRA* (arXiv 2307.05695, 2023); Zhao et al., *GaLore* (arXiv 2403.03507, 2024):
+#   training from scratch with little memory.
+# - Ding et al., *On Fairness of Low-Rank Adaptation of Large Models* (arXiv 2405.17512, 2024).

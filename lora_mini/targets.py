@@ -30,9 +30,10 @@ def choose(model, target_modules, exclude=()):
         if passed:
             warnings.warn(f"'all-linear' passes over {passed}: LoRA here takes nn.Linear only",
                           stacklevel=3)
-        if tied := _tied(model, chosen):
-            warnings.warn(f"'all-linear' takes {tied[0]!r}, whose weight is tied to {tied[1]!r}: "
-                          "if it is the output head, name it in exclude", stacklevel=3)
+        if pairs := tied(model, chosen):
+            warnings.warn(f"'all-linear' takes {pairs[0][0]!r}, whose weight is tied to "
+                          f"{pairs[0][1]!r}: if it is the output head, name it in exclude",
+                          stacklevel=3)
     else:
         chosen = matching(target_modules, linear, "target_modules", modules)
         if not chosen:
@@ -71,7 +72,7 @@ def matching(patterns, candidates, what, modules=None):
                              f"{what}: 'all-linear' is for target_modules only")
         hits = [pattern] if pattern in candidates else [n for n in candidates if _fits(pattern, n)]
         if not hits:
-            raise ValueError(f"{what}: {_no_match(pattern, candidates, modules or {})}")
+            raise ValueError(f"{what}: {no_match(pattern, candidates, modules or {})}")
         chosen.update(hits)
     return {name: m for name, m in candidates.items() if name in chosen}
 
@@ -105,7 +106,8 @@ def _fits(pattern, name):
         return False
 
 
-def _no_match(pattern, candidates, modules):
+def no_match(pattern, candidates, modules):
+    """What to say of a pattern that matches none of the candidates: the nearest names."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -134,14 +136,13 @@ def _passed_over(modules):
     return ", ".join(f"{what} (such as {name!r})" for what, name in found.items())
 
 
-def _tied(model, chosen):
-    """(a chosen layer, the other name of its weight), or None."""
-    names = {}
+def tied(model, chosen):
+    """[(name of a chosen layer, another module's name for its weight)], where there is one."""
+    names, found = {}, []
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     for name, module in chosen.items():
         owners = [n for n in names.get(id(module._parameters.get("weight")), ())
                   if model.get_submodule(n.rpartition(".")[0]) is not module]
-        if owners:
-            return name, owners[0]
-    return None
+        found += [(name, owners[0])] if owners else []
+    return found

@@ -49,7 +49,7 @@ class Found:
 
 def read(folder, modules):
     """The Found of a folder, for a base with these modules: {name: module}."""
-    config, passed_over = _config(folder)
+    config, passed_over = _known(folder)
     tensors, about = _tensors(folder)
     found = Found(common=(config["r"], config["lora_alpha"]), passed_over=passed_over,
                   dropout=config.get("lora_dropout") or 0.0,
@@ -72,25 +72,28 @@ def read(folder, modules):
     for where, parts in found.factors.items():
         _check_factors(folder, where, parts, dora, modules)
         found.ranks[where] = len(parts["A"])
-        said = _by_pattern(config, "rank_pattern", where, config["r"])
+        said = by_pattern(config, "rank_pattern", where, config["r"])
         if said != found.ranks[where]:
             raise ValueError(f"{folder}: the config says rank {said} for {where!r}, its factors "
                              f"have {found.ranks[where]}: with a wrong rank the scale would be off")
-        found.alphas[where] = _by_pattern(config, "alpha_pattern", where, config["lora_alpha"])
+        found.alphas[where] = by_pattern(config, "alpha_pattern", where, config["lora_alpha"])
         if dora:
             found.magnitudes[where] = parts["m"]
         found.factors[where] = parts["A"], parts["B"]
     for what in ("rank_pattern", "alpha_pattern"):
         for pattern in config.get(what) or {}:
-            if not any(_means(pattern, where) for where in found.factors):
+            if not any(means(pattern, where) for where in found.factors):
                 raise ValueError(f"{folder}: {what} names {pattern!r}, which is none of the "
                                  "layers in the file")
     found.copies = _copies(folder, loose, config.get("modules_to_save") or [], modules)
     return found
 
 
-def _config(folder):
-    """(adapter_config.json as a dictionary, the empty fields in it that nobody knows)."""
+def config_of(folder):
+    """adapter_config.json as a dictionary, with a rank, an alpha and patterns that can be used.
+
+    Raises FileNotFoundError or ValueError, with what to do.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"there is no {CONFIG} in {folder}: expected a folder that "
@@ -104,8 +107,6 @@ def _config(folder):
                          "came from") from None
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{path} says nothing about {', '.join(missing)}")
-    if config["peft_type"] != "LORA":
-        raise ValueError(f"{path}: peft_type is {config['peft_type']!r}; only LORA is read here")
     for key in ("r", "lora_alpha"):
         if isinstance(config[key], bool) or not isinstance(config[key], (int, float)) \
                 or not 0 < config[key] < math.inf:
@@ -118,6 +119,14 @@ def _config(folder):
                 raise ValueError(f"{path}: {key} holds {pattern!r:.60}; read are names and "
                                  "patterns of up to 200 characters, without a repeated group, "
                                  "which could take for ever")
+    return config
+
+
+def _known(folder):
+    """(adapter_config.json as a dictionary, the empty fields in it that nobody knows)."""
+    config, path = config_of(folder), folder / CONFIG
+    if config["peft_type"] != "LORA":
+        raise ValueError(f"{path}: peft_type is {config['peft_type']!r}; only LORA is read here")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGED):
         raise ValueError(f"{path}: started by {start!r}, which rewrites the base: these factors "
@@ -217,12 +226,13 @@ def _copies(folder, loose, patterns, modules):
     return copies
 
 
-def _by_pattern(config, what, where, common):
+def by_pattern(config, what, where, common):
+    """What the config's `what`, a dictionary from patterns, says of a layer; else `common`."""
     return next((value for pattern, value in (config.get(what) or {}).items()
-                 if _means(pattern, where)), common)
+                 if means(pattern, where)), common)
 
 
-def _means(pattern, where):
+def means(pattern, where):
     """As PEFT has it: a regular expression for the end of a name."""
     try:
         return re.fullmatch(rf"(.*\.)?({pattern})", where) is not None

@@ -9,6 +9,7 @@ from torch import nn
 
 from lora_mini.audit.forward import bare, device_of, moved, outputs, switched_off
 from lora_mini.audit.layers import adapted, base_names, own
+from lora_mini.audit.ties import ties
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Snapshot:
 
     where, outputs: the name and the values of the model's logits on `batch`, the adapter off; None
     without a batch. base: {name in the base without adapter: hash} of its parameters and buffers.
-    start: {name: values} of the adapter's trainable parameters.
+    start: {name: values} of the adapter's trainable parameters. ties: groups of names in the base
+    under which one parameter is found.
     """
 
     batch: Any
@@ -25,6 +27,7 @@ class Snapshot:
     outputs: torch.Tensor | None
     base: dict
     start: dict
+    ties: tuple = ()
 
 
 def snapshot(model, batch=None):
@@ -42,7 +45,7 @@ def snapshot(model, batch=None):
         batch = moved(batch, torch.device("cpu"))
         where, found = off(model, batch)
     start = {n: p.detach().cpu().clone() for n, p in own(model).items() if p.requires_grad}
-    return Snapshot(batch, where, found, digests(model), start)
+    return Snapshot(batch, where, found, digests(model), start, ties(model))
 
 
 def off(model, batch):

@@ -14,7 +14,7 @@ from lora_mini.audit.before import Snapshot
 class Case:
     """layers: the Adapted with numbers in them; empty: those on the meta device.
 
-    on: the outputs on `batch`, as the model is; None without a batch.
+    on, loss: the outputs on `batch`, as the model is, and the loss among them; None without.
     """
 
     model: nn.Module
@@ -24,6 +24,9 @@ class Case:
     layers: list
     empty: list
     on: torch.Tensor | None
+    loss: torch.Tensor | None = None
+    file: Any = None
+    scaler: Any = None
 
     @property
     def acting(self):

@@ -79,7 +79,7 @@ def switched_off(model):
     for module in model.modules():
         if isinstance(module, (LoRALinear, TrainedCopy)):
             held.append((module, "enabled", module.enabled, False))
-        elif "_disable_adapters" in vars(module):
+        elif isinstance(getattr(module, "_disable_adapters", None), bool):
             held.append((module, "_disable_adapters", module._disable_adapters, True))
     try:
         for module, name, _, off in held:
@@ -92,9 +92,16 @@ def switched_off(model):
 
 def outputs(model, batch):
     """(which tensor was looked at, that tensor) in eval mode; ("", None) if it returns none."""
+    return run(model, batch)[:2]
+
+
+def run(model, batch):
+    """(name of the logits, the logits, the loss) in eval mode; None for what it doesn't return."""
     with at_rest(model), torch.no_grad():
-        where, found = logits(call(model, batch))
-    return where, None if found is None else found.detach().clone()
+        out = call(model, batch)
+        where, found = logits(out)
+        loss = next((t for n, t in _tensors(out, "output") if t.ndim == 0), None)
+    return where, *(None if t is None else t.detach().clone() for t in (found, loss))
 
 
 def logits(out):

@@ -13,7 +13,7 @@ from lora_mini.copies import TrainedCopy
 from lora_mini.lora import LoRALinear
 from lora_mini.variants import PiSSALinear
 
-INNER = ("base_layer", "original_module")  # what PEFT's wrappers call the base's own module
+INNER = ("base_layer", "original_module", "token_adapter")  # the base's own in PEFT's wrappers
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def inner(module):
     if isinstance(module, TrainedCopy):
         return "original", module.original
     if hasattr(module, "adapter_layer_names"):
-        return next(((n, module._modules[n]) for n in INNER if n in module._modules), None)
+        return next(((n, m) for n in INNER if (m := module._modules.get(n)) is not None), None)
     return None
 
 
@@ -134,19 +134,44 @@ def own(model):
 
 def base_names(model):
     """{name of a parameter or buffer of the base: its name in the base without adapter}."""
+    mine, plain = set(own(model)), plainly(model)
+    names = [*dict(model.named_parameters(remove_duplicate=False)),
+             *dict(model.named_buffers(remove_duplicate=False))]
+    found = {name: plain(name) for name in names if name not in mine}
+    return {name: short for name, short in found.items() if short is not None}
+
+
+def base_modules(model):
+    """{name in the base without adapter: the base's own module}."""
+    plain = plainly(model)
+    found = {plain(name): m for name, m in model.named_modules(remove_duplicate=False)}
+    return {name: m for name, m in found.items() if name}  # an inner one comes after its wrapper
+
+
+def copies(model):
+    """[(name in the base, the base's own module, the copy that acts)] of fully trained copies."""
+    plain, found = plainly(model), []
+    for name, m in model.named_modules(remove_duplicate=False):
+        if isinstance(m, TrainedCopy):
+            found.append((plain(name), m.original, m.copy))
+        elif isinstance(getattr(m, "modules_to_save", None), nn.ModuleDict):
+            found += [(plain(name), m.original_module, m.modules_to_save[key])
+                      for key in _active(m) if key in m.modules_to_save]
+    return found
+
+
+def plainly(model):
+    """A function from a name to the one in the base; None for what is the adapter's own."""
     skip = {name: held[0] for name, m in model.named_modules(remove_duplicate=False)
             if (held := inner(m))}
-    mine = set(own(model))
     start = "base_model.model." if hasattr(model, "peft_config") else ""
-    names = {}
-    for name in [*dict(model.named_parameters(remove_duplicate=False)),
-                 *dict(model.named_buffers(remove_duplicate=False))]:
-        plain = None if name in mine else _without(name, skip)
-        if plain is not None:
-            while start and plain.startswith(start):
-                plain = plain.removeprefix(start)
-            names[name] = plain
-    return names
+
+    def plain(name):
+        found = _without(name, skip)
+        while found and start and found.startswith(start):
+            found = found.removeprefix(start)
+        return found
+    return plain
 
 
 def _without(name, skip):

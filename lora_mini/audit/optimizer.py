@@ -1,11 +1,55 @@
 """What the optimizer holds, what it doesn't, and at which rates."""
 
+import math
+
+import torch
+
 from lora_mini.audit.case import peak
 from lora_mini.audit.findings import Finding, listed, share
 from lora_mini.audit.layers import own
 
 LOW, DECAY = 1e-4, 0.1  # a peak rate below it, a weight decay from it on, are worth a line
+WORN = 1.0  # a GradScaler's scale below it: what overflows there overflows without a scale
 TORCHS = 1e-3  # what Adam has where no rate is given: it says nothing
+
+
+def idle(case):
+    """Whether the optimizer holds no state though the model counts as trained: no step was made.
+
+    SGD without momentum never has a state; who asks must know that no factor has moved.
+    """
+    return case.optimizer is not None and case.before is not None and not case.optimizer.state
+
+
+def no_step(case):
+    """Why there was none, as far as the scaler and the gradients that are there tell."""
+    if cuts := fallen(case.scaler):
+        return f"the GradScaler has skipped every step: overflow cut its scale {cuts} times"
+    grads = [p.grad for p in own(case.model).values() if p.grad is not None]
+    bad = sum(not torch.isfinite(grad).all() for grad in grads)
+    return "the optimizer has made no step: " + (
+        f"gradients are there, NaN or infinite in {share(bad, len(grads))}" if grads else
+        "no gradients are there now")
+
+
+def fallen(scaler):
+    """How many times overflow has cut a GradScaler's scale, at least; 0 without one."""
+    if scaler is None or not scaler.is_enabled():
+        return 0
+    first, now = scaler._init_scale, scaler.get_scale()
+    if now <= 0:
+        return math.inf
+    return max(0, round(math.log(first / now) / -math.log(scaler.get_backoff_factor())))
+
+
+def worn(case):
+    """A GradScaler whose scale has fallen below 1: the gradients overflow by themselves."""
+    if idle(case) or not fallen(case.scaler) or (scale := case.scaler.get_scale()) >= WORN:
+        return []
+    return [Finding("the GradScaler finds overflow at every scale", f"its scale is {scale:.0e}",
+                    f"cut {fallen(case.scaler)} times from {case.scaler._init_scale:,.0f}",
+                    "its steps are skipped: find where NaN or infinity comes from, or train in "
+                    "bfloat16")]
 
 
 def missing(case):

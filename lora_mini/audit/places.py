@@ -15,7 +15,8 @@ def coverage(case):
     total = sum(sizes.values())
     held = [layer.base for layer in case.layers]
     held += [m.original for m in case.model.modules() if isinstance(m, TrainedCopy)]
-    held += [m._modules[INNER[1]] for m in case.model.modules() if INNER[1] in m._modules]
+    theirs = [m._modules.get(INNER[1]) for m in case.model.modules()]
+    held += [original for original in theirs if original is not None]
     inside = {id(m) for base in held for m in base.modules()}
     some = sum(n for i, n in sizes.items() if i in inside)
     if not case.layers or some >= FEW * total:

@@ -1,39 +1,50 @@
 """The audit itself: what is known of a model, and the checks that look at it."""
 
+import os
+
 from torch import nn
 
 from lora_mini.audit.base import base_moved, base_trains, outputs_moved
 from lora_mini.audit.before import Snapshot
 from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
+from lora_mini.audit.file import stored
 from lora_mini.audit.findings import Finding
-from lora_mini.audit.forward import bare, device_of, moved, outputs
+from lora_mini.audit.forward import bare, device_of, moved, run
+from lora_mini.audit.labels import end_masked, labels, loss
 from lora_mini.audit.layers import adapted, own
-from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale
+from lora_mini.audit.optimizer import decays, frozen_held, missing, rates, stale, worn
+from lora_mini.audit.patterns import patterns
 from lora_mini.audit.places import coverage, merged_dropout, modes
 from lora_mini.audit.size import sizes
+from lora_mini.audit.ties import adapted_ties, torn
 from lora_mini.audit.zero import zero_B
 
 CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, base_trains,
           base_moved, outputs_moved, twice, nested, scales, inactive_trains, coverage, modes,
-          merged_dropout)
+          merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties, stored)
 
 
-def audit(model, optimizer=None, batch=None, *, before=None):
+def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=None):
     """A list of Findings, empty for a sound model; the model is left as it is.
 
     Before training: `before = snapshot(model, batch)`; after it, `audit(model, optimizer, batch,
-    before=before)`. Less may be given, and less is looked at.
+    before=before, file=folder)`. Less may be given, and less is looked at.
 
     model: with layers of lora_mini's or of PEFT's LoRA. optimizer: the one that trains it; whether
     the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
     arguments or a mapping of named ones for the model, with the labels if there are any. before:
     what `snapshot(model, batch)` gave before training; with it the model counts as trained.
+    file: what was saved of this model, a path: an adapter's folder or its .safetensors, or that of
+    a merged model, which may lie in a folder in parts. Nothing is ever unpickled, and what can't be
+    read is a finding.
+    scaler: the GradScaler of the training, if there is one: from the optimizer alone a step that it
+    skipped and a step that nobody made look alike.
 
     A model without adapter is judged only if an optimizer, or a `before` without adapter, says that
     one was meant; a model that had one may have been merged for good.
-    Raises TypeError for what is no module, no optimizer, no batch or no Snapshot; nothing is
-    raised for a model that is unsound.
+    Raises TypeError for what is no module, no optimizer, no batch, no Snapshot, no path or no
+    scaler; nothing is raised for a model that is unsound.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model, an nn.Module, got {type(model).__name__}")
@@ -41,17 +52,25 @@ def audit(model, optimizer=None, batch=None, *, before=None):
         raise TypeError(f"expected an optimizer, got {type(optimizer).__name__}")
     if before is not None and not isinstance(before, Snapshot):
         raise TypeError(f"before: expected a Snapshot, got {type(before).__name__}")
+    if file is not None and not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"file: expected a path, got {type(file).__name__}")
+    if scaler is not None and not hasattr(scaler, "get_scale"):
+        raise TypeError(f"scaler: expected a GradScaler, got {type(scaler).__name__}")
+    if scaler is None and hasattr(getattr(optimizer, "scaler", None), "get_scale"):
+        scaler = optimizer.scaler  # accelerate's optimizer brings its own
     model = bare(model)
+    tears = torn(model, before)
     if not own(model):
-        meant = optimizer is not None or before is not None and not before.start
+        meant = optimizer is not None or file is not None \
+            or before is not None and not before.start
         return [Finding("no adapter", "the whole model", "0 adapted layers",
-                        "attach one before the optimizer is built")] if meant else []
-    batch, on, cannot = _run(model, batch)
+                        "attach one before the optimizer is built")] if meant else tears
+    batch, (on, loss), cannot = _run(model, batch)
     layers, empty = [], []
     for layer in adapted(model):
         (empty if any(p.is_meta for p in layer.factors.values()) else layers).append(layer)
-    case = Case(model, optimizer, batch, before, layers, empty, on)
-    return cannot + [finding for check in CHECKS for finding in _looked(check, case)]
+    case = Case(model, optimizer, batch, before, layers, empty, on, loss, file, scaler)
+    return cannot + tears + [finding for check in CHECKS for finding in _looked(check, case)]
 
 
 def _looked(check, case):
@@ -65,16 +84,16 @@ def _looked(check, case):
 
 
 def _run(model, batch):
-    """(batch, what the model gives for it, findings); without the batch if it can't be run."""
+    """(batch, (logits, loss), findings); without the batch if it can't be run."""
     if batch is None:
-        return None, None, []
+        return None, (None, None), []
     if not hasattr(batch, "__len__"):
         raise TypeError("batch must be a tensor, a tuple of arguments or a mapping of named ones, "
                         f"got {type(batch).__name__}")
     try:
         batch = moved(batch, device_of(model))
-        return batch, outputs(model, batch)[1], []
+        return batch, run(model, batch)[1:], []
     except Exception as error:
-        return None, None, [Finding(
+        return None, (None, None), [Finding(
             "the model can't be run on the batch", "its forward", f"{type(error).__name__}: "
             f"{error}", "give a batch that it takes; what needs one was not looked at")]

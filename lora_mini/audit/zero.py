@@ -6,17 +6,23 @@ import torch
 
 from lora_mini.audit.findings import Finding, listed, share
 from lora_mini.audit.forward import cut_by_checkpoint, reached
+from lora_mini.audit.optimizer import idle, no_step
 
+LABELS = "all labels are -100"
 REMEDY = {  # why: what to do
     "the adapter is switched off": "switch it on before training",
     "B doesn't require grad": "require_grad for A and B, or load the adapter as trainable",
     "B is not in the optimizer": "build the optimizer after the adapter is attached",
     "the learning rate is 0 at this step": "call scheduler.step() after each step; after a "
                                            "warm-up's first step this is as it should be",
-    "all labels are -100": "look at how the labels are masked: no token counts for the loss",
+    LABELS: "look at how the labels are masked: no token counts for the loss",
     "a forward over the batch doesn't reach it": "leave the layer out, or train on what uses it",
     "reentrant checkpointing gets an input without grad":
         "model.enable_input_require_grads(), or use_reentrant=False",
+    "the optimizer has made no step": "see that step() is called; a GradScaler passes over every "
+                                      "step whose gradients overflow: give it to audit as scaler",
+    "the GradScaler has skipped every step": "find where the forward overflows, or train in "
+                                             "bfloat16, which needs no scaler",
     "the cause can't be seen from here": "look at B.grad after a backward pass",
 }
 
@@ -31,7 +37,7 @@ def zero_B(case):
         causes.setdefault(cause, []).append(layer.label)
     return [Finding("B has not moved in training" + ("" if case.before else ": it is zero"),
                     listed(names), f"{share(len(names), len(case.acting))} layers; {cause}",
-                    REMEDY[cause]) for cause, names in causes.items()]
+                    REMEDY[cause.partition(":")[0]]) for cause, names in causes.items()]
 
 
 def _still(case, layer):
@@ -52,7 +58,8 @@ def _causes(case, layers):
     found = [_cause(case, layer, labels, seen) for layer in layers]
     if None in found and case.batch is not None and _cut(case):
         found = [c or "reentrant checkpointing gets an input without grad" for c in found]
-    return [c or "the cause can't be seen from here" for c in found]
+    rest = no_step(case) if idle(case) else "the cause can't be seen from here"
+    return [c or rest for c in found]
 
 
 def _cause(case, layer, labels, seen):
@@ -67,7 +74,7 @@ def _cause(case, layer, labels, seen):
     if group is not None and float(group.get("lr", 1)) == 0:
         return "the learning rate is 0 at this step"
     if labels:
-        return "all labels are -100"
+        return LABELS
     if seen is not None and id(layer.module) not in seen:
         return "a forward over the batch doesn't reach it"
     return None

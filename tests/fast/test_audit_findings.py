@@ -9,57 +9,26 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lora_mini as lm
-from lora_mini import adapters, quant
+from lora_mini import adapters
 from lora_mini.audit import Finding, audit, snapshot
 from lora_mini.lora import LoRALinear
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 from lora_mini.world.gpt import GPT, Config
+from tests.fixtures.audits import (
+    TOKENS,
+    Labelled,
+    X,
+    adam,
+    four_bits,
+    gpt,
+    in_half,
+    one,
+    said,
+    tiny,
+    train,
+    trained,
+)
 from tests.fixtures.peft.tiny import Tiny
-
-X = torch.linspace(-1, 1, 30).reshape(5, 6)
-TOKENS = torch.arange(24).reshape(3, 8) % 11
-
-
-def gpt(**options):
-    """A small GPT with an adapter on all its linear layers but the head."""
-    torch.manual_seed(0)
-    model = GPT(Config(11, context=8, d_model=16, layers=2, heads=2))
-    lm.attach(model, "all-linear", 2, 4, **options)
-    return model
-
-
-def adam(model, lr=3e-3, **options):
-    return torch.optim.AdamW(lm.trainable_parameters(model)[0].values(), lr=lr,
-                             **{"weight_decay": 0.01} | options)
-
-
-def train(model, optimizer, steps=60, batch=TOKENS):
-    for _ in range(steps):
-        optimizer.zero_grad()
-        out = model(batch)
-        if out.requires_grad:
-            (-out.log_softmax(dim=-1)[..., 2].mean()).backward()
-        optimizer.step()
-    return model
-
-
-def tiny(targets="q_proj up_proj", **options):
-    torch.manual_seed(0)
-    model = Tiny()
-    lm.attach(model, targets.split(), 2, 4, **options)
-    return model
-
-
-def said(*arguments, **options):
-    return [str(finding) for finding in audit(*arguments, **options)]
-
-
-def one(words, *arguments, **options):
-    """The one thing that an audit says, and these words are in it."""
-    lines = said(*arguments, **options)
-    assert len(lines) == 1 and all(w in lines[0] for w in words), lines
-    return lines[0]
-
 
 # Sound models
 
@@ -67,32 +36,11 @@ def fresh(**options):
     return lambda: (gpt(**options), None)
 
 
-def trained(merged=False, **options):
-    def make():
-        model = gpt(**options)
-        optimizer = adam(model)
-        before = snapshot(model, TOKENS)
-        train(model, optimizer)
-        if merged:
-            model.eval()
-            lm.merge(model)
-        return model, optimizer, before
-    return make
-
-
 def shelved():
     model = GPT(Config(11, context=8, d_model=16, layers=2, heads=2))
     for name in ("one", "two"):
         adapters.add(model, name, ["q_proj", "v_proj", "up_proj"], 2, 4)
     return model, adam(model)
-
-
-def four_bits():
-    model = GPT(Config(11, context=8, d_model=64, layers=1, heads=2))
-    quant.to_four_bits(model)
-    lm.attach(model, "all-linear", 2, 4)
-    optimizer, before = adam(model), snapshot(model, TOKENS)
-    return train(model, optimizer), optimizer, before
 
 
 def finally_merged():
@@ -105,13 +53,6 @@ def with_sgd():
     model = gpt()
     optimizer = torch.optim.SGD(lm.trainable_parameters(model)[0].values(), lr=0.1, momentum=0.9)
     before = snapshot(model, TOKENS)
-    return train(model, optimizer), optimizer, before
-
-
-def in_half():
-    model = GPT(Config(11, context=8, d_model=16, layers=2, heads=2)).bfloat16()
-    lm.attach(model, "all-linear", 2, 4)
-    optimizer, before = adam(model), snapshot(model, TOKENS)
     return train(model, optimizer), optimizer, before
 
 
@@ -231,15 +172,6 @@ def test_a_layer_that_no_forward_reaches_is_named_with_the_cause():
     optimizer = adam(model)
     train(model, optimizer, 3, X)
     one(["it is zero: extra", "1 of 3 (33%)", "doesn't reach it"], model, optimizer, X)
-
-
-class Labelled(Tiny):
-    """As libraries do it: (loss, logits) when there are labels."""
-
-    def forward(self, x, labels=None):
-        logits = super().forward(x)
-        return (logits, ) if labels is None else (
-            nn.functional.cross_entropy(logits, labels), logits)
 
 
 def test_labels_of_minus_100_are_named_as_the_cause():
@@ -455,8 +387,6 @@ def test_factors_on_the_meta_device_are_a_finding():
     model = tiny()
     model.block.q_proj.lora_A = nn.Parameter(torch.empty(2, 6, device="meta"))
     assert any("without numbers: block.q_proj" in s for s in said(model))
-
-
 
 
 def test_an_adapter_around_an_adapter_is_named():

@@ -15,7 +15,7 @@ MAY = {  # a room or file: what of lora_mini it may import
     "quant": GROUND,
     "shapes": {"quant"},
     "variants": GROUND,
-    "audit": GROUND | {"model", "variants", "audit"},
+    "audit": GROUND | {"model", "variants", "adapters", "audit"},
     "adapters": GROUND | {"model", "variants", "adapters"},
     "desk": GROUND | {"desk"},
     "lab": GROUND | {"model", "variants", "quant", "world", "desk", "lab", ""},

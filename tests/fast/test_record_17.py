@@ -10,6 +10,7 @@ import torch
 from lora_mini.desk import verdicts
 from lora_mini.lab import bases, bias, contrasts, record, sweep
 from lora_mini.world import base, text, town
+from lora_mini.world.gpt import GPT
 from lora_mini.world.styles import SLOTS, WHO
 
 REC = record.load("bias")
@@ -44,33 +45,25 @@ def test_probes_differ_in_one_slot_and_lie_in_no_training_set():
             assert len(set(frames)) == len(SLOTS[slot])
 
 
-@pytest.mark.parametrize("choice, sign", [("adjective", "aforesaid"), ("around", "around"),
-                                          ("closing", "ordered")])
-def test_a_leaning_is_the_share_of_sentences_that_go_that_way(choice, sign):
-    """Oracle: the probabilities of whole sentences, all other choices at their likeliest."""
-    model, frames = base.shipped("cpu"), town.sample_frames(5, 1, "test")
+@pytest.mark.parametrize("choice, mark", [("adjective", "aforesaid"), ("around", "around"),
+                                          ("closing", "so")])
+def test_a_leaning_is_how_likely_the_word_is_where_it_may_come(choice, mark):
+    """The sentence is found by what it holds: the choice in question, and a closing."""
+    likely = {"aforesaid": False, "around": False, "so": True} | {mark: True}
     torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():  # a model that is unsure of everything
-            parameter.mul_(0.5)
-    mean, likeliest = bias.leaning(model, frames, choice)
-    ps = []
+    model, frames = GPT(base.shipped().config), town.sample_frames(5, 1, "test")
+    rows = []
     for frame in frames:
-        best = town.best(frame, bias.LEGAL).split()
-        start = next(i for i in range(len(best) + 1) if any(
-            said.split()[:i] == best[:i] and said.split()[i:i + 1] == [
-                {"adjective": "aforesaid", "around": "around", "closing": "so"}[choice]]
-            and (choice != "adjective" or i < 8) for said in town.sentences(frame, bias.LEGAL)))
-        prefix = text.encode(town.prompt(frame, bias.LEGAL) + " " + " ".join(best[:start]))
-        if choice == "closing":
-            assert best[start:] == ["so", "ordered"]
-        mark = {"adjective": "aforesaid", "around": "around", "closing": "so"}[choice]
-        with torch.no_grad():
-            logits = model(torch.tensor([prefix]))[0, -1]
-        ps.append(logits.softmax(-1)[text.VOCABULARY.index(mark)].item())
-    assert mean == pytest.approx(fmean(ps), rel=1e-4)
-    assert 0 <= likeliest <= 1
-    assert sign in " ".join(next(s for s in town.sentences(frames[0], bias.LEGAL) if sign in s.split()))
+        said, = (words for words in map(str.split, town.sentences(frame, bias.LEGAL))
+                 if {word: word in words for word in likely} == likely)
+        before = said[:len(said) - said[::-1].index(mark) - 1]
+        rows.append(text.encode(f"{town.prompt(frame, bias.LEGAL)} {' '.join(before)}"))
+    with torch.no_grad():
+        logits = torch.stack([model(torch.tensor([row]))[0, -1] for row in rows])
+    number = text.VOCABULARY.index(mark)
+    expected = logits.softmax(-1)[:, number].mean(), (logits.argmax(-1) == number).float().mean()
+    for found, due in zip(bias.leaning(model, frames, choice), expected, strict=True):
+        assert found == pytest.approx(due.item(), rel=1e-4)
 
 
 def test_inherited_is_the_gap_over_the_planted_one():
@@ -80,7 +73,8 @@ def test_inherited_is_the_gap_over_the_planted_one():
             if not planted:
                 assert f"{kind}_inherited" not in cell
                 continue
-            gaps = [a - b for a, b in zip(cell[f"{kind}_marked"], cell[f"{kind}_unmarked"], strict=True)]
+            both = zip(cell[f"{kind}_marked"], cell[f"{kind}_unmarked"], strict=True)
+            gaps = [a - b for a, b in both]
             assert cell[f"{kind}_inherited"] == pytest.approx([g / planted for g in gaps], abs=4e-3)
 
 
@@ -97,7 +91,8 @@ def test_every_cell_is_there_on_sixteen_bases_at_an_inner_rate():
                  for rate, seen in cell["tried"].items()}
         assert min(means) < min(means, key=means.get) < max(means)
         assert cell["best"] == sweep.chosen({float(r): seen for r, seen in cell["tried"].items()})
-        assert all(len(cell[name]) == len(bases.REPORT) for name in ("p_marked", "p_hidden", "spread"))
+        for name in ("p_marked", "p_hidden", "spread"):
+            assert len(cell[name]) == len(bases.REPORT)
 
 
 def test_what_is_judged_can_be_judged():

@@ -6,52 +6,11 @@ import warnings
 import peft
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from lora_mini.audit import audit, snapshot
-
-TOKENS = torch.arange(24).reshape(3, 8) % 31
-BATCH = {"input_ids": TOKENS, "labels": TOKENS}
-ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"]
-
-
-def llama():
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=31, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=16,
-        pad_token_id=None, attention_bias=True, initializer_range=0.25))  # 1 / sqrt(d_in)
-
-
-def made(base=None, **options):
-    base = base or llama()
-    options = {"r": 4, "lora_alpha": 8, "target_modules": ALL} | options
-    return peft.get_peft_model(base, peft.LoraConfig(**options))
-
-
-def adam(model, lr=3e-3, **options):
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr,
-                             **{"weight_decay": 0.01} | options)
-
-
-def train(model, optimizer, steps=55, batch=BATCH):
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = model(**batch).loss
-        if loss.requires_grad:
-            loss.backward()
-        optimizer.step()
-    return model
-
-
-def said(*arguments, **options):
-    return [str(finding) for finding in audit(*arguments, **options)]
-
-
-def one(words, *arguments, **options):
-    lines = said(*arguments, **options)
-    assert len(lines) == 1 and all(w in lines[0] for w in words), lines
+from lora_mini.audit import snapshot
+from tests.fixtures.audits import one, said
+from tests.fixtures.audits_peft import ALL, BATCH, TOKENS, adam, llama, made, train
 
 
 def layer(model, name="self_attn.q_proj"):
@@ -234,6 +193,11 @@ def test_an_adapter_that_is_not_active_and_trains_is_found():
     model.add_adapter("second", peft.LoraConfig(r=2, lora_alpha=8, target_modules=ALL))
     layer(model).lora_A["second"].weight.requires_grad_(True)
     one(["not active trains: second", "1 tensors"], model)
+    model.set_adapter("second")
+    assert said(model) == []
+    for name, parameter in model.named_parameters():  # as a loop that thaws all of LoRA does
+        parameter.requires_grad_("lora_" in name)
+    one(["not active trains: default", "28 tensors"], model)
 
 
 def test_few_adapted_layers_are_a_note():
