@@ -4,6 +4,7 @@
     python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
     python build.py solved     solutions in place; every check must say "solved"; into build/solved/
     python build.py page       docs/my-adapter-does-not-learn.md, from the zoo's specimens
+    python build.py claims     the ledger: docs/claims.json, docs/claims.md, a block in the README
 
 Options: --force executes everything again; names of lessons, such as 02, build only those.
 
@@ -15,9 +16,14 @@ package changed. CONTRIBUTING.md explains the pattern of a lesson.
 
 import argparse
 import ast
+import datetime
 import hashlib
+import importlib.metadata
+import json
 import os
+import platform
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -215,7 +221,10 @@ def build(lesson, edition, force=False):
         nbformat.write(notebook, target)
         return False
     notebook = execute(notebook, folder)
-    notebook.metadata["lora_mini"] = {"code": mark}
+    notebook.metadata["lora_mini"] = {
+        "code": mark, "date": f"{datetime.date.today()}",
+        "by": f"{platform.machine()} CPU, {platform.system()}, one thread, torch "
+              f"{importlib.metadata.version('torch')}"}
     unsolved = [c.source for c in notebook.cells
                 if "exercise" in c.metadata.get("tags", []) and "solved" not in str(c.outputs)]
     if edition == "solved" and unsolved:
@@ -231,6 +240,39 @@ def write_page(path=PAGE):
     path.write_text(firstaid.page(), "utf-8")
 
 
+def claims_pages():
+    """What `build.py claims` writes: {path: text}. The same from the same records and notebooks."""
+    from lora_mini.desk import page  # PyTorch takes a while: only where it is needed
+    from lora_mini.lab import claims
+    found, readme = claims.ledger(), ROOT / "README.md"
+    data = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return {ROOT / "docs/claims.json": data, ROOT / "docs/claims.md": page.markdown(found),
+            readme: page.readme(readme.read_text("utf-8"), found["claims"])}
+
+
+def write_claims():
+    """Read the verdicts' places and facts out of lessons and notebooks; write the pages."""
+    from lora_mini.lab import claims
+    told = claims.read(ROOT)
+    for each in told.values():
+        if not each["date"]:  # built before notebooks noted it: the day of its commit
+            ask = ["git", "log", "-1", "--format=%as", "--", f"notebooks/{each['notebook']}.ipynb"]
+            each["date"] = subprocess.run(ask, cwd=ROOT, capture_output=True,
+                                          text=True).stdout.strip()
+        each["by"] = each["by"] or "CPU, one thread"
+    claims.SPOKEN.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    for path, text in claims_pages().items():
+        path.write_text(text, "utf-8")
+
+
+def check_claims():
+    """Raise LessonError where the ledger's pages are not what records and notebooks say."""
+    for path, text in claims_pages().items():
+        if path.read_text("utf-8") != text:
+            raise LessonError(f"{path.name} differs from what the records and notebooks say: run "
+                              "python build.py claims")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
@@ -242,6 +284,8 @@ def main(arguments=None):
         write_page()
         print(f"{PAGE.name} written")
         return
+    if words == ["claims"]:
+        return write_claims()
     edition = words.pop(0) if words and words[0] in EDITIONS else "learner"
     lessons = [p for p in all_lessons() if not words or p.name.startswith(tuple(words))]
     if not lessons:
@@ -249,6 +293,8 @@ def main(arguments=None):
     try:
         if edition == "check":
             check(lessons)
+            if not words:
+                check_claims()
             print(f"{len(lessons)} notebooks match their lessons")
             return
         for lesson in lessons:

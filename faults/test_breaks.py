@@ -15,6 +15,7 @@ import build
 
 LORA, MODEL, SVD = "lora_mini/lora.py", "lora_mini/model.py", "lora_mini/svd.py"
 VARIANTS, STEP = "lora_mini/variants.py", "lora_mini/step.py"
+VERDICTS, CLAIMS = "lora_mini/desk/verdicts.py", "lora_mini/lab/claims.py"
 BREAKS = {  # name: (file, what stands there, what is planted, the test that must turn red)
     "scale dropped": (
         LORA, "(self.scaling * F.linear(thin, self.lora_B))", "F.linear(thin, self.lora_B)",
@@ -332,6 +333,19 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
     "a record's cell is the first that comes": (
         "lora_mini/lab/record.py", "if len(found) != 1:", "if not found:",
         "fast/test_record.py::test_a_cell_is_found_by_what_it_says_and_only_if_it_is_the_one"),
+    "one open contrast hides the decided ones": (
+        VERDICTS, '"not decided" if not holding + failing else', '"not decided" if still_open else',
+        "fast/test_desk.py::test_made_up_data_of_all_four_kinds"),
+    "no record is ever old": (
+        CLAIMS, 'again["outside"] > replay.ALLOWED * again["of"]', "False",
+        "fast/test_claims.py::test_a_record_is_old_when_too_many_of_its_points_no_longer_land"),
+    "a fact that was not measured is read as no": (
+        CLAIMS, "({words})(?!\\w)", "({words})",
+        "fast/test_claims.py::test_facts_are_read_as_they_were_printed_over_line_ends_too"),
+    "the reader's verdict stands in what is compared": (
+        "lora_mini/desk/page.py", "{row['says']}\\n  {brief(row)}\"",
+        "{row['says']}\\n  {brief(row)}{own.get(row['claim'])}\"",
+        "fast/test_claims.py::test_the_readers_own_stand_in_the_table_and_not_in_what_is_compared"),
 }
 
 
