@@ -14,19 +14,22 @@ TOP = """# My adapter does not learn
 First aid by symptom, for LoRA adapters made with `lora_mini` or with PEFT. Each cause below was
 made on purpose, found, and mended in [notebook 14]({notebook}). Each comes from a bug report.
 
-The lines of code are first probes, in plain PyTorch; they change nothing. In them `model` is yours,
-with its adapter on, and `optimizer` is the one that trains it. `batch` is what the model takes.
+The lines of code are first probes, in plain PyTorch but one; they change nothing. In them `model`
+is yours, with its adapter on, and `optimizer` is the one that trains it. `batch` is what the model
+takes.
 
 ## Before all else
 
-1. **Read what was adapted.** Count what trains.
+1. **Before training**: read the list of adapted layers. Count what trains. Is each layer's scale
+   what you meant it to be? Print one row of labels: does the end count?
 2. **After three steps**: has every B left zero? Is the base the same?
 3. **After training**: ask the same question twice. See where the answer stops.
 4. **After saving, loading, merging**: compare the logits of one batch with those from before it.
 5. **If all that is sound**: sweep the learning rate.
 
-Steps 1 and 2 for layers of `lora_mini`: `audit.smoke_test(make_model, step)`. Most of the rest, for
-those and for PEFT's:
+Step 2, and whether the base trains, for layers of `lora_mini`:
+`audit.smoke_test(make_model, step)`. Step 1 stays with you: it doesn't know which layers you meant.
+Most of the rest, for those and for PEFT's:
 
 ```python
 from lora_mini.audit import audit, snapshot
@@ -70,10 +73,11 @@ def entry(specimen, findings):
         f"`audit` finds nothing: it isn't given {specimen.unseen}."
     reports = ", ".join(f"[{r}](https://github.com/{r.replace('#', '/issues/')})"
                         for r in specimen.reports)
+    peft = f"With PEFT:\n\n```python\n{specimen.peft}\n```\n\n" if specimen.peft else ""
     return (f"### {specimen.name.capitalize()}\n\n*{specimen.symptom}*\n\n{specimen.cause}\n\n"
             f"First probe: {specimen.alarm}\n\n```python\n{specimen.line}\n```\n\n"
-            f"Remedy: {specimen.remedy}.\n\n{says}\n\nMore: [notebook 14]({NOTEBOOK}), section "
-            f"*{specimen.section}*. Reported: {reports}.\n")
+            f"{peft}Remedy: {specimen.remedy}.\n\n{says}\n\nMore: [notebook 14]({NOTEBOOK}), "
+            f"section *{specimen.section}*. Reported: {reports}.\n")
 
 
 def anchor(heading):

@@ -17,7 +17,7 @@ class Patient:
 
     losses, optimizer: of its training, if it trained here. before: an audit's Snapshot from before
     that. twin: the model whose answers it should give, if there is one. said: what Python warned of
-    while it trained.
+    while it trained. file: what it was loaded from, {name: tensor}.
     """
 
     model: nn.Module
@@ -26,6 +26,7 @@ class Patient:
     before: Any = None
     twin: nn.Module | None = None
     said: tuple = ()
+    file: dict = field(default_factory=dict)
 
     @property
     def merged(self):

@@ -104,7 +104,7 @@ def other_names(ward, mended):
         saved = {name.removeprefix("base_model."): tensor for name, tensor in saved.items()}
     model = ward.adapted()
     model.load_state_dict(saved, strict=False)
-    return Patient(model, before=ward.before, twin=ward.sound.model)
+    return Patient(model, before=ward.before, twin=ward.sound.model, file=saved)
 
 
 def exported(ward, mended):

@@ -23,6 +23,7 @@ from lora_mini.world.styles import register
 
 STEPS, RANK, ALPHA = 100, 8, 16
 HARDLY = 0.1  # of what the sound adapter does, or of what the twin does
+MUCH = 0.03  # nats a token, of an excess
 
 
 class Ward:
@@ -80,6 +81,12 @@ class Ward:
             train.loss(start.model, tokens, mask).backward()
         should = {n: p for n, p in start.model.named_parameters() if p.requires_grad}
         return [n for n, p in should.items() if p.grad is None], len(should)
+
+    def ends_counted(self, start):
+        """(how many ends count in the loss of one batch, how many there are)."""
+        tokens, mask, _ = self.draw(random.Random(self.seed))
+        ends = tokens == text.END
+        return int(start.counts(tokens, mask)[ends].sum()), int(ends.sum())
 
     def smoked(self, start):
         """The points that fail in an audit's smoke test of a Start."""
@@ -210,7 +217,7 @@ PROBES = {  # method of a Ward: (in words, the number is alarming)
     "apart": ("from the twin", lambda x: x > HARDLY),
     "stops": ("answers that end", lambda x: x < 0.5),
     "ends": ("nats an end", lambda x: x > 2),
-    "excess": ("excess", lambda x: x > 0.03),
+    "excess": ("excess", lambda x: x > MUCH),
 }
 
 

@@ -19,9 +19,10 @@ class Specimen:
 
     symptom: what somebody would type. group: under which heading the page has it; section: where
     notebook 14 does. reports: owner/repository#number. line: a first probe for a model of yours, an
-    expression; alarm: which answer tells of this bug. probe: the Ward's, by whose number broken and
-    mended are told apart. unseen: what an audit would have to be given, if it finds nothing. make:
-    (ward, mended) -> a Start or a Patient; then: what is done to the Patient after its training.
+    expression; peft: the same for a model of PEFT's, where it differs; alarm: which answer tells of
+    this bug. probe: the Ward's, by whose number broken and mended are told apart. unseen: what an
+    audit would have to be given, if it finds nothing. make: (ward, mended) -> a Start or a Patient;
+    then: what is done to the Patient after its training.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Specimen:
     probe: str
     make: Callable
     unseen: str = ""
+    peft: str = ""
     then: Callable = lambda ward, patient: patient
 
     def broken(self, ward):
@@ -94,8 +96,10 @@ SPECIMENS = (
         "The blocks are computed again on the way back. The reentrant way of doing that gives no "
         "gradient to what is inside if no input asks for one, and a frozen embedding's doesn't. "
         "The loss falls by what trains outside, such as a head.",
-        '[n for n, p in model.named_parameters() if "lora_B" in n and not p.any()]',
-        "are there names in the list?",
+        "[n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]",
+        "run it after `backward()` and before `zero_grad()`. Are there names in the list? Then no "
+        "gradient comes to them. If there are none, and B is still zero after three steps at a "
+        "rate above zero, see the next.",
         "`model.enable_input_require_grads()`, or checkpoint with `use_reentrant=False`",
         "zero_share", made.checkpointed),
     Specimen(
@@ -122,10 +126,13 @@ SPECIMENS = (
         "a copied rate", "The loss creeps down, and the answers are the base's.",
         LITTLE, LEFT_OUT,
         ("QwenLM/Qwen3-VL#127", "sillsdev/silnlp#394"),
-        "The learning rate is one for full fine-tuning. LoRA wants a larger one, often ten times.",
-        '[g["lr"] for g in optimizer.param_groups]',
+        "The learning rate is one for full fine-tuning. LoRA wants a larger one, often ten times "
+        "(notebook 07).",
+        '[g.get("initial_lr", g["lr"]) for g in optimizer.param_groups]',
         "are the rates below 1e-4, with Adam?",
-        "sweep the rate; start at 1e-4 to 1e-3 with Adam", "felt", made.copied_rate),
+        "sweep the rate in steps of three, from 1e-4 up, until it breaks. Large models often want "
+        "1e-4 to 1e-3 with Adam; the town, in its hundred steps, 3e-3",
+        "felt", made.copied_rate),
     Specimen(
         "the rank not divided by", "At rank 1 all is well, at rank 32 it breaks down.",
         RANKS, "The rank not divided by",
@@ -133,16 +140,16 @@ SPECIMENS = (
         "The update is multiplied by alpha, not by alpha / rank: a larger rank is a larger scale, "
         "too.",
         '[m.scaling for m in model.modules() if hasattr(m, "lora_A")][:1]',
-        "is it another number than alpha / rank?",
+        "is it another number than alpha / rank? (With `use_rslora`, alpha / sqrt(rank) is right.)",
         "divide: the scale is alpha / rank", "scale", made.undivided),
     Specimen(
-        "a base left trainable", "The lowest loss of all; loaded again, it is bad.",
+        "a base left trainable", "The loss is lower than a sound one's; loaded again, it is bad.",
         WORSE, "Patient D",
         ("unslothai/unsloth-zoo#939", "microsoft/aurora#167"),
         "The base trained along. The file has the factors only, and they fit a base that is gone.",
         '[n for n, p in model.named_parameters() if p.requires_grad and "lora_" not in n]',
-        "are there names in the list?",
-        "freeze the base before training goes on: `requires_grad_(False)` for all but the factors",
+        "are there names that you didn't mean to train? (`modules_to_save` are meant.)",
+        "before training goes on, freeze all but the factors and what you chose to save with them",
         "moved", made.thawed, then=made.reloaded),
     Specimen(
         "no end in the loss", "The loss is lower than ever, and it does not stop.",
@@ -162,11 +169,13 @@ SPECIMENS = (
         ("huggingface/diffusers#10187", "huggingface/peft#2118"),
         "The names in the file are not those of the model, and `strict=False` passes over them. "
         "A and B stay as they were drawn.",
-        "sorted(set(tensors) - set(model.state_dict()))",
-        "are there names in the list? (`tensors`: what is in the file. PEFT warns of missing "
-        "adapter keys by itself.)",
+        'sorted(set(tensors) ^ {n for n in model.state_dict() if "lora_" in n})',
+        "are there names in the list? (`tensors`: the factors by name, as `load_state_dict` gets "
+        "them; with PEFT, what is in the file. `adapters.load` refuses such a file, and PEFT warns "
+        "of missing adapter keys.)",
         "rename them, and raise an error if any factor is left over or missing",
-        "apart", made.other_names, unseen="that it should have been trained"),
+        "apart", made.other_names, unseen="that it should have been trained",
+        peft="sorted(set(tensors) ^ set(peft.get_peft_model_state_dict(model)))"),
     Specimen(
         "alpha lost", "Loaded elsewhere, it is a little worse at everything.",
         WORSE, AFTER,
@@ -182,30 +191,32 @@ SPECIMENS = (
         MERGED, "Patient C",
         ("espnet/espnet#5722",),
         "The update is in the weights already, and the adapter adds it again.",
-        "(W - W0).abs().max()",
-        "is it above zero while an adapter acts? (Of one layer: `W`, its weight now, and `W0`, "
-        "that of the base as published.)",
+        "((W - W0) * U).sum() / (U * U).sum()",
+        "near 1, the update is in the weight already; near 0, it isn't. (Of one layer: `W`, its "
+        "weight now, `W0`, that of the base as published, and `U`, its update, scale and all.)",
         "merge into a copy, once; take the adapter off, or load the base anew",
         "moved", made.merged_twice),
     Specimen(
         "swallowed in 16 bits", "Merged in bfloat16, it answers a little differently.",
         MERGED, "Into 16 bits",
         ("unslothai/unsloth#3091", "huggingface/peft#1388"),
-        "W + s B A is rounded to the weight's type. What is smaller than a step of that type is "
-        "lost, or becomes a whole step.",
+        "W + s B A is rounded to the weight's type. Where W has that type, what is smaller than "
+        "half a step is lost, and the rest becomes whole steps.",
         "((W + U).bfloat16() == W.bfloat16()).float().mean()",
         "is the share that comes out unchanged large? (Of one layer: `W`, its weight, and `U`, its "
         "update, scale and all.)",
-        "merge in float32, or leave a small update apart", "apart", made.sixteen_bits,
-        unseen="the model before the merge"),
+        "merge in float32 and keep it there, or leave the adapter apart",
+        "apart", made.sixteen_bits, unseen="the model before the merge"),
     Specimen(
         "merged into four bits", "Good with the adapter apart, ruined by merge and quantise.",
         MERGED, "Into four bits",
         ("huggingface/transformers#31293", "huggingface/peft#2321"),
-        "The sum is rounded to sixteen levels again. An update that is smaller than the steps "
-        "between them is lost.",
-        "(model(batch) - apart(batch)).abs().max()",
-        "is the difference large? (`apart`: the same with the adapter apart.)",
+        "The sum is rounded to sixteen levels again. An update that is smaller than half the "
+        "steps between them is mostly lost.",
+        "(logits(model) - logits(apart)).norm() / (logits(apart) - logits(base)).norm()",
+        "0: nothing is lost; 1: as far off as the base. (`logits(m)`: what a model says to one "
+        "batch; `apart`: the same model with the adapter apart; `base`: that one with its adapter "
+        "off.)",
         "leave the adapter apart, or merge into 16 bits", "apart", made.four_bits,
         unseen="the model before the merge"),
     Specimen(
@@ -215,8 +226,9 @@ SPECIMENS = (
         "Head and embedding are one tensor. What is merged into the head lands in the embedding, "
         "too.",
         "len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False)))",
-        "True if weights are tied.",
-        "untie first: give the head a copy of its weight", "moved", made.tied,
+        "is it True, so that weights are tied? And is the head in the list of adapted layers?",
+        "untie first: give the head a copy of its weight, and set `config.tie_word_embeddings = "
+        "False`, or loading ties them again", "moved", made.tied,
         unseen="the model before the merge"),
     Specimen(
         "dropout awake", "Asked twice, it answers twice.",

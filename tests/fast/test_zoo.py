@@ -1,5 +1,6 @@
 """Every specimen of the zoo is red when broken, green when mended, and where it is said to be."""
 
+import copy
 import math
 import random
 import re
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import build
-from lora_mini import audit
+from lora_mini import audit, detach
 from lora_mini.lab import chart, firstaid, zoo
 from lora_mini.lab.patients import Patient, layers
 from lora_mini.lab.ward import PROBES, Ward
@@ -91,8 +92,11 @@ def variables(ward, specimen, patient, mended):
     start = specimen.make(ward, mended) if patient.losses else None
     tokens, mask, _ = ward.draw(random.Random(0))
     counted = start.counts(tokens, mask) if start else mask
+    base = copy.deepcopy(patient.twin)
+    if base is not None and layers(base):
+        detach(base)
     return {"model": patient.model, "batch": ward.batch, "optimizer": patient.optimizer,
-            "apart": patient.twin, "end": text.END,
+            "apart": patient.twin, "base": base, "logits": ward.logits, "end": text.END,
             "labels": torch.where(counted.bool(), tokens, -100)}
 
 
@@ -102,7 +106,7 @@ ALARMING = {  # which answer of a specimen's line tells of the bug; any at all, 
     "the rank not divided by": lambda scales: scales[0] != 16 / 32,
     "alpha lost": lambda scales: scales[0] != 2,
     "no end in the loss": lambda found: not found.any(),
-    "merged into four bits": lambda most: most > 1e-3,
+    "merged into four bits": lambda lost: 0.1 < lost < 1,
 }
 
 
@@ -121,16 +125,50 @@ def test_the_first_probes_of_names_of_a_second_merge_and_of_a_small_update(ward,
         "names that don't fit", "merged twice", "swallowed in 16 bits"))
     model = ward.adapted()
     wrong = {f"base_model.{n}": t for n, t in ward.saved.items()}
-    assert len(eval(names, {"model": model, "tensors": wrong})) == 24
+    assert len(eval(names, {"model": model, "tensors": wrong})) == 48  # as many are missing
     assert eval(names, {"model": model, "tensors": ward.saved}) == []
+    some = dict(list(ward.saved.items())[:-1])
+    assert eval(names, {"model": model, "tensors": some}) == [list(ward.saved)[-1]]
     name, layer = layers(ward.sound.model)[0]
-    W0 = ward.base.get_submodule(name).weight
+    W0, U = ward.base.get_submodule(name).weight, layer.update()
     merged = layers(patients["merged twice"][0].model)[0][1].base.weight
-    assert eval(twice, {"W": merged, "W0": W0}) > 0
-    assert eval(twice, {"W": layer.base.weight, "W0": W0}) == 0
+    assert eval(twice, {"W": merged, "W0": W0, "U": U}).item() == pytest.approx(1, abs=1e-4)
+    assert eval(twice, {"W": layer.base.weight, "W0": W0, "U": U}) == 0
     shares = [eval(small, {"W": layer.base.weight, "U": strength * layer.update()}).item()
               for strength in (0.001, 0.01, 1)]
     assert 1 > shares[0] > shares[1] > shares[2] > 0
+
+
+def test_a_second_merge_is_seen_in_16_bits_where_rounding_is_as_long_as_the_update(ward):
+    name, layer = layers(ward.sound.model)[0]
+    W0, U = ward.base.get_submodule(name).weight.double(), 0.02 * layer.update().double()
+    line = zoo.named("merged twice").line
+    said = [eval(line, {"W": (W0 + k * U).bfloat16().double(), "W0": W0, "U": U})
+            for k in (0, 1, 2)]
+    assert [round(x.item()) for x in said] == [0, 1, 2]
+    assert ((W0 + U).bfloat16() - W0 - U).norm() > 0.3 * U.norm()
+
+
+def test_the_probe_of_gradients_tells_recomputed_blocks_from_an_early_optimizer(ward, patients):
+    line = zoo.named("reentrant checkpointing").line
+    recomputed, early = (patients[n][0].model for n in (
+        "reentrant checkpointing", "optimizer too early"))
+    assert ward.zero_share(Patient(recomputed)) == ward.zero_share(Patient(early)) == 1
+    assert len(eval(line, {"model": recomputed})) == 24 and eval(line, {"model": early}) == []
+
+
+def test_the_probe_of_rates_reads_what_a_schedule_began_with(ward):
+    optimizer = torch.optim.AdamW(ward.fresh().parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1e-6, total_iters=2)
+    optimizer.step(), schedule.step(), schedule.step()
+    assert optimizer.param_groups[0]["lr"] < 1e-4
+    assert eval(zoo.named("a copied rate").line, {"optimizer": optimizer}) == [3e-3]
+
+
+def test_ends_that_count_are_none_in_the_broken_one_and_all_in_the_mended_one(ward):
+    make = zoo.named("no end in the loss").make
+    assert [ward.ends_counted(make(ward, mended)) for mended in (False, True)] \
+        == [(0, 32), (32, 32)]
 
 
 def test_the_probes_say_what_their_names_say(ward):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from lora_mini.lab import zoo
+from lora_mini.lab import specimens, zoo
 from lora_mini.world import base
 
 peft = pytest.importorskip("peft")
@@ -20,8 +21,35 @@ def asked(name, model, **more):
     return eval(zoo.named(name).line, {"model": model, **more})
 
 
-def test_zero_B_names_scale_and_what_trains_are_read_from_a_model_of_peft(model):
-    assert len(asked("reentrant checkpointing", model)) == 4
+def test_names_that_dont_fit_are_told_from_a_sound_file_of_peft(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+
+    def odd(tensors):
+        return eval(zoo.named("names that don't fit").peft,
+                    {"model": model, "tensors": tensors, "peft": peft})
+    assert len(tensors) == 8 and odd(tensors) == []
+    assert len(odd({f"base_model.{n}": t for n, t in tensors.items()})) == 16
+    assert odd(dict(list(tensors.items())[1:])) == [next(iter(tensors))]
+
+
+@pytest.mark.parametrize("reentrant, names", [(True, 8), (False, 0)])
+def test_what_gets_no_gradient_is_read_from_a_model_of_peft(model, reentrant, names):
+    model.train()
+    for block in model.base_model.model.blocks:
+        block.forward = specimens._again(block, block.forward, use_reentrant=reentrant)
+    model.base_model.model.head.weight.requires_grad_(True)  # or nothing could go back at all
+    model(torch.ones(2, 5, dtype=torch.long)).sum().backward()
+    assert len(asked("reentrant checkpointing", model)) == names
+
+
+def test_rslora_is_the_scale_that_the_page_says():
+    model = peft.get_peft_model(base.load_base("cpu", base.SHIPPED), peft.LoraConfig(
+        r=16, lora_alpha=32, use_rslora=True, target_modules=["q_proj"]))
+    assert asked("the rank not divided by", model) == [{"default": 32 / 16**0.5}]
+
+
+def test_names_scale_and_what_trains_are_read_from_a_model_of_peft(model):
     assert len(asked("another model's names", model)) == 4
     assert asked("the rank not divided by", model) == [{"default": 4.0}]
     assert asked("a base left trainable", model) == []
