@@ -28,6 +28,7 @@ OLD = ROOT / ".venv.old"  # where an environment waits until its successor is wh
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP, LOG, OURS = VENV / "course.json", VENV / "setup.log", VENV / "made-by-start.py"
 VERSION, SUITE = "%d.%d" % sys.version_info[:2], ["tests", "lessons", "faults", "notebooks"]
+COMMANDS = {"test": ["test", "llm"], "llm": ["llm"], "run": [], "class": []}  # what each adds
 Trouble = SystemExit  # raised with a text: Python prints it and ends with status 1
 PIP = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
 SLIDER = "application/vnd.jupyter.widget-view+json"  # the kind of output that a slider is
@@ -49,6 +50,7 @@ HELP = """commands:
           minutes and 2 GB of disk (more with an NVIDIA GPU), later seconds. Ctrl-C closes it.
   test    Set up and run all tests, the notebooks too: some minutes. What follows goes to pytest.
   run     Set up and execute every notebook without a browser, into build/run/: some minutes.
+  llm     As without a command, and adds what the real language model needs: 400 MB of disk.
   class   Copy the notebooks into the folder that you name, without outputs and solutions (with
           --solutions they stay, folded). Nothing is set up, and no file is overwritten.
 
@@ -137,7 +139,7 @@ def plan(stamp, want):
         (not stamp, "install", "This .venv is not from here; adding what the course needs."),
         ("torch" in differs and want["torch"] != "auto", "remake", "Another PyTorch; a new .venv."),
         ("pyproject" in differs, "install", "pyproject.toml has changed."),
-        (set(want["extras"]) - set(stamp.get("extras", ())), "install", "Adding the tests' needs."),
+        (set(want["extras"]) - set(stamp.get("extras", ())), "install", "Adding what is needed."),
         (True, "", ""),
     ) if applies)
 
@@ -315,7 +317,7 @@ def run(verbose):
 def read_arguments():
     looks = RawDescriptionHelpFormatter
     parser = ArgumentParser(description=__doc__, epilog=HELP, formatter_class=looks)
-    parser.add_argument("command", nargs="?", choices=["test", "run", "class"], help="see below")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, help="see below")
     parser.add_argument("--torch", choices=["auto", "cpu", "default"], default="auto",
                         help="auto: the small CPU build, if no NVIDIA GPU is here")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
@@ -337,7 +339,7 @@ def main():
         return copy_for_class(Path(rest[0]).expanduser(), options.solutions)
     testing = options.command == "test"
     machine()
-    setup(["notebooks", "test"] if testing else ["notebooks"], options.torch, options.verbose)
+    setup(["notebooks"] + COMMANDS.get(options.command, []), options.torch, options.verbose)
     for path, content in SETTINGS.items():  # an environment from before may lack some
         write_json(VENV / path, content)
     if testing:

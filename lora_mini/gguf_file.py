@@ -79,6 +79,8 @@ def read(path):
                              f"{', '.join(k for k, *_ in KINDS.values())}")
         title, weights, size = KINDS[kind]
         *rows, row = shape
+        if row % weights:
+            raise ValueError(f"{path}: {name!r} has rows of {row}, no multiple of {weights}")
         row = row // weights * size
         file.at = start + offset
         data = np.frombuffer(file.take(math.prod(rows) * row), np.uint8).reshape(*rows, row)
@@ -107,7 +109,10 @@ class _Bytes:
         return self.numbers(kind)[0]
 
     def text(self):
-        return str(self.take(self.number("Q")), "utf-8")
+        try:
+            return str(self.take(self.number("Q")), "utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"{self.path} is damaged: it holds what is no text") from None
 
     def value(self, kind=None):
         kind = self.number("I") if kind is None else kind
@@ -115,9 +120,11 @@ class _Bytes:
             return self.text()
         if kind == LIST:
             inner, n = self.number("I"), self.number("Q")
-            if inner in (TEXT, LIST):
+            if inner in (TEXT, LIST) or inner >= len(NUMBERS):
                 return [self.value(inner) for _ in range(n)]
             return list(self.numbers(f"{n}{NUMBERS[inner]}"))
+        if kind >= len(NUMBERS):
+            raise ValueError(f"{self.path} is damaged: it holds a value of kind {kind}")
         return self.number(NUMBERS[kind])
 
 

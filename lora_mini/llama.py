@@ -1,4 +1,4 @@
-"""Models of Llama's kind, as Hugging Face and as llama.cpp write them: names, and the order of rows.
+"""Models of Llama's kind, as Hugging Face and llama.cpp write them: names, and the order of rows.
 
 llama.cpp turns neighbouring coordinates of a head by one angle, Hugging Face coordinates that lie
 half a head apart. So llama.cpp's files hold the rows of W for queries and keys in another order,

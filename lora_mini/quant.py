@@ -213,10 +213,11 @@ class _Product(torch.autograd.Function):
         return reduce(operator.add, parts), None
 
 
-def to_four_bits(model, target_modules="all-linear", exclude=()):
+def to_four_bits(model, target_modules="all-linear", exclude=(), layer=FourBitLinear):
     """Replace each chosen `nn.Linear` of a model by a FourBitLinear, in place; freeze them.
 
-    target_modules, exclude: as in `attach`. Returns the names. Raises as `attach` does for a name
+    target_modules, exclude: as in `attach`. layer: another kind that has `from_linear`, such as
+    `lora_mini.blocks.Q41Linear`. Returns the names. Raises as `attach` does for a name
     that matches nothing, and ValueError for an adapted model: quantise first, then attach.
     """
     targets = choose(model, target_modules, exclude)
@@ -226,7 +227,7 @@ def to_four_bits(model, target_modules="all-linear", exclude=()):
         if name.startswith(adapted):
             raise ValueError(f"{name!r} lies inside an adapter: quantise the base first, then "
                              "attach")
-    made = {id(base): FourBitLinear.from_linear(base) for base in targets.values()}
+    made = {id(base): layer.from_linear(base) for base in targets.values()}
     for name, base in targets.items():
         place(model, name, made[id(base)])
     return list(targets)
