@@ -280,7 +280,6 @@ def running():
             return address
         except (KeyError, OSError, ValueError):
             continue  # it has ended without tidying up
-    return None
 
 
 def course(browser):
@@ -293,10 +292,10 @@ def course(browser):
     copy_notebooks()
     first = min(MINE.glob("*.ipynb"), key=lambda p: (p.stem != "00_welcome", p), default=ROOT)
     screen = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
-    command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root"]
-    command += ["--LabApp.log_level=ERROR", "--ServerApp.log_level=ERROR",
-                "--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
-    command += ["--ServerApp.use_redirect_file=False"]  # browsers from Snap cannot read in .venv
+    command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root", "--LabApp.log_level=ERROR",
+               "--ServerApp.use_redirect_file=False",  # browsers from Snap cannot read in .venv
+               "--ServerApp.log_level=ERROR",
+               "--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
     command += [] if browser and screen else ["--no-browser"]
     print("Opening JupyterLab. It takes some seconds; Ctrl-C here closes it again.")
     return child(command)
@@ -305,6 +304,8 @@ def course(browser):
 def run(verbose):
     """Execute notebook by notebook, going on after a failure; return 1 if there was one."""
     status, out = 0, ["--to", "notebook", "--execute", "--output-dir", ROOT / "build" / "run"]
+    if "llm" not in read_json(STAMP)["extras"]:  # cells that need it are left out
+        out.append("--ExecutePreprocessor.skip_cells_with_tag=needs-llm")
     for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
         try:
             step(source.name, [PYTHON, "-m", "nbconvert", source] + out, verbose)
@@ -337,12 +338,11 @@ def main():
     options, rest = read_arguments()
     if options.command == "class":
         return copy_for_class(Path(rest[0]).expanduser(), options.solutions)
-    testing = options.command == "test"
     machine()
     setup(["notebooks"] + COMMANDS.get(options.command, []), options.torch, options.verbose)
     for path, content in SETTINGS.items():  # an environment from before may lack some
         write_json(VENV / path, content)
-    if testing:
+    if options.command == "test":
         nbval = "--nbval" if sys.platform == "linux" else "--nbval-lax"
         print("Running the tests; %s: only on Linux are the notebooks' outputs compared." % nbval)
         return child([PYTHON, "-m", "pytest", nbval] + SUITE + rest)

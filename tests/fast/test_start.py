@@ -407,6 +407,15 @@ def test_llm_adds_its_extra_opens_the_course_and_is_asked_for_once(world):
     assert world.did(".[llm,notebooks,test]")
 
 
+def test_run_leaves_cells_out_that_need_what_is_not_there(world):
+    skip = "--ExecutePreprocessor.skip_cells_with_tag=needs-llm"
+    world.start("run")
+    assert len(world.did("nbconvert")) == len(world.did(skip)) == 2
+    world.start("llm")
+    world.start("run")
+    assert len(world.did("nbconvert")) == 2 and not world.did(skip)
+
+
 def test_llm_may_be_the_first_start(world):
     assert world.start("llm")[0] == 0
     assert world.did("-m venv") and world.did(".[llm,notebooks]") and world.did("jupyterlab")
