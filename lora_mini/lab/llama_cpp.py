@@ -24,17 +24,18 @@ class Talker:
 
     `say` answers, `nats` gives log-probabilities of the next token; `engine` is "llama.cpp" or
     "torch", `speed` tokens a second of the last `say`, reading included. strength scales the
-    adapter: 1 as trained, 0 the base. llama.cpp opens a port for this machine alone. Raises
-    ValueError where the adapter can't be read.
+    adapter: 1 as trained, 0 the base. settings: of llama.cpp's CommonParams. llama.cpp opens a
+    port for this machine alone. Raises ValueError for files that can't be read.
     """
 
-    def __init__(self, gguf, adapter=None, strength=1.0):
-        there = importlib.util.find_spec("xllamacpp") is not None
-        if not there:
+    def __init__(self, gguf, adapter=None, strength=1.0, **settings):
+        self.engine, self.speed = "llama.cpp" if _there() else "torch", None
+        if self.engine == "llama.cpp":
+            self._inner = _LlamaCpp(gguf, adapter, strength, settings)
+        else:
             print("xllamacpp is not installed, so PyTorch talks instead: slower, the same model. "
                   "python3 start.py llm adds it.")
-        self.engine, self.speed = "llama.cpp" if there else "torch", None
-        self._inner = (_LlamaCpp if there else _Torch)(gguf, adapter, strength)
+            self._inner = _Torch(gguf, adapter, strength)
 
     def say(self, messages, n=64):
         """The answer, n tokens at most, each the likeliest. messages: a text, or a list of
@@ -51,8 +52,12 @@ class Talker:
         return self._inner.nats([int(i) for i in prompt_ids], n)
 
 
+def _there():
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
 class _LlamaCpp:
-    def __init__(self, gguf, adapter, strength, **settings):
+    def __init__(self, gguf, adapter, strength, settings):
         import xllamacpp
 
         wanted = xllamacpp.CommonParams()
