@@ -2,8 +2,9 @@
 
 Ours, PEFT and full fine-tuning take turns, step by step, on 4 x 64 tokens with AdamW; rank 8 on all
 210 layers, the base in float32 and, ours, in its own four bits. Medians over the turns, by the
-clock and by the processor's time, which a busy machine moves less; only ratios travel. `--memory ARM` measures one arm in a process of its own: the most bytes that tensors
-hold at once, and the most that the process held (its resident size).
+clock and by the processor's time, which a busy machine moves less; only their ratios travel.
+`--memory ARM` measures one arm in a process of its own: the most bytes that tensors hold at once,
+and the most that the process held (its resident size), after loading and after training.
 """
 
 import argparse
