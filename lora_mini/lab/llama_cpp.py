@@ -67,6 +67,7 @@ class _LlamaCpp:
         for name, value in settings.items():
             setattr(wanted, name, value)
         if adapter is not None:
+            gguf_file.read(adapter)  # of what it can't read llama.cpp may die, and we with it
             wanted.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), float(strength))]
         try:
             self.server = xllamacpp.Server(wanted)
