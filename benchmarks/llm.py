@@ -93,6 +93,9 @@ def main():
         tensors, before, most = memory(options.memory)
         print(f"{options.memory:16s} {tensors:12.0f} {before:12.0f} {most:12.0f}")
         return
+    print(f"{'MB':16s} {'tensors':>12s} {'loaded':>12s} {'peak':>12s}", flush=True)
+    for arm in ARMS:  # first: a child's resident size begins with its parent's
+        subprocess.run([sys.executable, __file__, "--memory", arm], check=True)
     for threads in options.threads:
         print(f"{threads} threads, {ROWS} x {TOKENS} tokens: seconds a step, median (quartiles); "
               "of the processor")
@@ -102,9 +105,6 @@ def main():
                                               for part in zip(*seconds, strict=True))
             print(f"  {arm:16s} {middle:6.2f} ({low:.2f} to {high:.2f})   "
                   f"{b:6.2f} ({a:.2f} to {c:.2f})", flush=True)
-    print(f"{'MB':16s} {'tensors':>12s} {'loaded':>12s} {'peak':>12s}")
-    for arm in ARMS:
-        subprocess.run([sys.executable, __file__, "--memory", arm], check=True)
 
 
 if __name__ == "__main__":
