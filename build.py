@@ -4,6 +4,7 @@
     python build.py check      does notebooks/ still match the lessons? (seconds, executes nothing)
     python build.py solved     solutions in place; every check must say "solved"; into build/solved/
     python build.py page       docs/my-adapter-does-not-learn.md, from the zoo's specimens
+    python build.py claims     the ledger: docs/claims.json, docs/claims.md, a block in the README
 
 Options: --force executes everything again; names of lessons, such as 02, build only those.
 
@@ -15,9 +16,15 @@ package changed. CONTRIBUTING.md explains the pattern of a lesson.
 
 import argparse
 import ast
+import datetime
 import hashlib
+import importlib.metadata
+import importlib.util
+import json
 import os
+import platform
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +37,8 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent
 PAGE = ROOT / "docs" / "my-adapter-does-not-learn.md"
-TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
+TAGS = {"measured", "exercise", "needs-llm"}  # all others are compared; unknown tags are errors
+LLM = ("transformers", "peft", "gguf", "xllamacpp")  # the extra, without which needs-llm is skipped
 EDITIONS = ("learner", "check", "solved")
 JUDGES = ("settle", "expect", "verdict")
 COVER = "# judged here"
@@ -45,6 +53,8 @@ ENVIRONMENT = {  # one thread, the CPU, and no colours: the same outputs on ever
     "CUDA_VISIBLE_DEVICES": "", "LORA_MINI_DEVICE": "cpu", "LORA_MINI_PRESET": "laptop",
     "LORA_MINI_PROGRESS": "0",
     "MKL_NUM_THREADS": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "LORA_MINI_SMOLLM": os.environ.get("LORA_MINI_SMOLLM") or str(  # 98 MB: not anew for each
+        Path(os.environ.get("LORA_MINI_HOME") or "~/.lora_mini").expanduser() / "smollm"),
 }
 
 
@@ -55,6 +65,11 @@ class LessonError(Exception):
 def all_lessons():
     """The files of the lessons, in order."""
     return sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+
+
+def has_llm():
+    """Whether the extra for the real language model is installed, all of it."""
+    return all(importlib.util.find_spec(name) for name in LLM)
 
 
 def assemble(lesson, edition="learner"):
@@ -160,6 +175,9 @@ def fingerprint(notebook, name):
 
 def execute(notebook, folder):
     """Run the notebook in `folder`, with an empty LORA_MINI_HOME, and make its bytes stable."""
+    if not has_llm() and any("needs-llm" in c.metadata.get("tags", []) for c in notebook.cells):
+        raise LessonError("cells tagged needs-llm can't be built without the extra: pip install -e "
+                          f"\".[llm]\" brings {', '.join(LLM)}")
     with tempfile.TemporaryDirectory() as empty:
         os.environ.update(ENVIRONMENT, LORA_MINI_HOME=empty, PYTHONPATH=str(ROOT))
         client = NotebookClient(notebook, timeout=240, record_timing=False,
@@ -215,7 +233,10 @@ def build(lesson, edition, force=False):
         nbformat.write(notebook, target)
         return False
     notebook = execute(notebook, folder)
-    notebook.metadata["lora_mini"] = {"code": mark}
+    notebook.metadata["lora_mini"] = {
+        "code": mark, "date": f"{datetime.date.today()}",
+        "by": f"{platform.machine()} CPU, {platform.system()}, one thread, torch "
+              f"{importlib.metadata.version('torch')}"}
     unsolved = [c.source for c in notebook.cells
                 if "exercise" in c.metadata.get("tags", []) and "solved" not in str(c.outputs)]
     if edition == "solved" and unsolved:
@@ -231,6 +252,39 @@ def write_page(path=PAGE):
     path.write_text(firstaid.page(), "utf-8")
 
 
+def claims_pages():
+    """What `build.py claims` writes: {path: text}. The same from the same records and notebooks."""
+    from lora_mini.desk import page  # PyTorch takes a while: only where it is needed
+    from lora_mini.lab import claims
+    found, readme = claims.ledger(), ROOT / "README.md"
+    data = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return {ROOT / "docs/claims.json": data, ROOT / "docs/claims.md": page.markdown(found),
+            readme: page.readme(readme.read_text("utf-8"), found["claims"])}
+
+
+def write_claims():
+    """Read the verdicts' places and facts out of lessons and notebooks; write the pages."""
+    from lora_mini.lab import claims
+    told = claims.read(ROOT)
+    for each in told.values():
+        if not each["date"]:  # built before notebooks noted it: the day of its commit
+            ask = ["git", "log", "-1", "--format=%as", "--", f"notebooks/{each['notebook']}.ipynb"]
+            each["date"] = subprocess.run(ask, cwd=ROOT, capture_output=True,
+                                          text=True).stdout.strip()
+        each["by"] = each["by"] or "CPU, one thread"
+    claims.SPOKEN.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    for path, text in claims_pages().items():
+        path.write_text(text, "utf-8")
+
+
+def check_claims():
+    """Raise LessonError where the ledger's pages are not what records and notebooks say."""
+    for path, text in claims_pages().items():
+        if path.read_text("utf-8") != text:
+            raise LessonError(f"{path.name} differs from what the records and notebooks say: run "
+                              "python build.py claims")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
@@ -242,6 +296,8 @@ def main(arguments=None):
         write_page()
         print(f"{PAGE.name} written")
         return
+    if words == ["claims"]:
+        return write_claims()
     edition = words.pop(0) if words and words[0] in EDITIONS else "learner"
     lessons = [p for p in all_lessons() if not words or p.name.startswith(tuple(words))]
     if not lessons:
@@ -249,6 +305,8 @@ def main(arguments=None):
     try:
         if edition == "check":
             check(lessons)
+            if not words:
+                check_claims()
             print(f"{len(lessons)} notebooks match their lessons")
             return
         for lesson in lessons:

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 13. Find where LoRA stops
 #
-# Three limits, each of them something that people say about LoRA: that it holds off overfitting, that it
-# can't train from scratch, and that it passes on what is wrong in its examples.
+# Three things that people say about LoRA, and where each stops being true: that it holds off overfitting,
+# that it can't train from scratch, and that it passes on what is wrong in its examples.
 #
 # At the end of this notebook you will be able to
 # - **measure** how much of its examples a model knows by heart, and say what holds that off;
@@ -10,7 +10,7 @@
 # - **tell apart** a bias that was inherited, one that was amplified, and one that was passed on to others;
 # - **find** a bias that nobody told you of, and count the false alarms (second reading).
 #
-# You need notebooks 04, 05 and 06. About 60 minutes to study; the core path about 45, the rest is marked as a
+# You need notebooks 04 to 07. About 60 minutes to study; the core path about 45, the rest is marked as a
 # second reading.
 
 # %% [markdown]
@@ -53,8 +53,9 @@ model, legal = base.load_base(path=base.SHIPPED), register("legal")
 # ## Tosses learned by heart
 # A sentence of the legal register holds three tosses of a coin: is the object *aforesaid*? *at* dawn, or
 # *around* dawn? and does it close with *so ordered*? The frame doesn't tell. So the best that a model can
-# know is the odds, and its loss on its own examples cannot fall below the tosses' *entropy*: unless it
-# knows by heart how they fell. That is what overfitting is here, and we can count it.
+# know is the odds, and they have a price: the tosses' *entropy*. If it pays less than that on its own
+# examples, it knows by heart how they fell. That is what overfitting is here. And whoever knows old tosses by
+# heart is too sure of new ones, and pays for it on new frames: that is the excess that we called *chance*.
 
 # %%
 entropy = town.entropy(legal)
@@ -62,9 +63,9 @@ print(f"the tosses cost {entropy:.4f} nats a token, {entropy * town.expected_tok
 
 # %% [markdown]
 # ### Exercise 1: known by heart (3 minutes)
-# `train_excess` is what a model pays on its own examples, in nats a token over the entropy: -0.06, say, where
-# the entropy is 0.08. Which share of the tosses does it know by heart? Return 0 for a model that pays more
-# than the entropy.
+# `train_excess` is what a model pays on its own examples, in nats a token, over what they cost somebody who
+# knows the odds: -0.06, say, where all tosses cost 0.08. Which share does it know by heart? Return 0 for a
+# model that pays more than the odds.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb13 import check_by_heart
@@ -82,10 +83,11 @@ check_by_heart(by_heart)
 # ### Bets 1 to 5
 # 1. 64 examples of the legal register, 200 steps, full fine-tuning. What percentage of the tosses does it
 #    know by heart at the end?
-# 2. LoRA of rank 64 at too high a rate learns by heart as well. What helps *least*: a *lower rank* (8), a
-#    *gentler rate* (a third of it), or *stopping* at the best of four checkpoints?
+# 2. LoRA of rank 64, 200 steps at a rate of 0.01, which is too high: it pays much chance on new frames.
+#    What helps *least*: a *lower rank* (8), a *gentler rate* (0.003), or *stopping* at the best of four
+#    checkpoints?
 # 3. Now *random* weights, and as many examples as one likes. Which comes nearer to full training: LoRA of
-#    full rank on all matrices of the blocks, or all *but* those matrices (embedding, head, norms and
+#    full rank, 64, on all matrices of the blocks, or all *but* those matrices (embedding, head, norms and
 #    biases)?
 # 4. A bias: in the examples, some actors' objects are *aforesaid* in 59 percent of the sentences, others' in
 #    30. After training, in what percentage of its likeliest answers does LoRA call the former's aforesaid?
@@ -124,7 +126,8 @@ expect("LoRA knows less than a third of them", max(heart["LoRA r=8"], heart["LoR
 
 # %% [markdown]
 # So LoRA holds it off? Each arm ran at the rate that suits it at its *best* step, and full's comes early:
-# after that it learns by heart. So look at all rates and steps. Move the slider from step 25 to 200.
+# after that it learns by heart. So look at chance over all rates and steps, with the slider. (Grey: full at
+# the other steps. Dots: one base.)
 
 # %%
 STEPS, RATES = (25, 50, 100, 200), (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -138,7 +141,8 @@ def chance(arm, rate, step):  # on validation, of the three bases that chose rat
 
 notches = [{arm: [chance(arm, rate, step) for rate in RATES] for arm in ARMS} for step in STEPS]
 CurveSlider(STEPS, RATES, notches, "Recorded, three bases, 64 examples: chance over the rate. At step 200 "
-            "it rises with the rate in every arm; at step 50 LoRA's stays small.", name="step",
+            "full's is above a tenth at every rate, LoRA's from 0.01 on; at step 50 LoRA's is below a "
+            "twentieth from 0.001 on.", name="step",
             xlabel="rate", ylabel="chance, nats per token", start=3)
 
 # %%
@@ -155,19 +159,22 @@ settle("13 what helps least", worst, lead=[
 # %%
 expect("neither rank 8 nor rank 1 takes off a third", min(
     fmean(left["lower rank"]), fmean(chance("LoRA r=1", 0.01, 200))) > fmean(left["no remedy"]) / 1.5)
+expect("at step 200 full's chance is above a tenth at every rate that was tried",
+       min(fmean(x) for rate in RATES if (x := chance("full", rate, 200))) > 0.1)
 expect("a gentler rate and stopping take off three quarters and more",
        4 * max(fmean(left["gentler rate"]), fmean(left["stopping"])) < fmean(left["no remedy"]))
 
 # %% [markdown]
-# The rank does next to nothing about it; the rate and the step do. That is one rate on three bases. The
-# verdict rests on sixteen, with each rank at its own best rate and step:
+# Two answers, then. At one rate and step LoRA learns far less by heart than full. But within LoRA the rank
+# does next to nothing about it; the rate and the step do. That was three bases. The verdict rests on sixteen,
+# with each rank at its own best rate and step:
 
 # %%
 verdict("C11", contrasts.effects("C11"))
 
 # %% [markdown]
-# (A factor is what rank 64 pays over what rank 8 pays. *Equal*: within 1.5.) A low rank does not harm. It
-# is no substitute for stopping in time. (The best remedy is on no slider: more examples.)
+# (A factor is what rank 64 pays over what rank 8 pays. *Equal*: within 1.5.) For who stops in time a low rank
+# adds nothing; for who doesn't it is no substitute.
 
 # %% [markdown]
 # ## From random weights
@@ -206,19 +213,21 @@ settle("13 from random weights", "LoRA of full rank" if fmean(paid["LoRA r=64"][
 
 # %% [markdown]
 # LoRA r = 64 may make *any* matrix of the blocks, and it trains more numbers than full training does. Yet
-# it stays at a third of a nat. The rest alone, on matrices that stay as chance drew them, comes twenty
-# times nearer; with LoRA r = 8 on those, as near as full training. What LoRA lacks here is a place, not a
-# rank.
+# after 400 steps it is still a third of a nat away. The rest alone, on matrices that stay as chance drew
+# them, comes twenty times nearer; with LoRA r = 8 on those, as near as full training. What LoRA lacks here
+# is a place, not a rank.
 #
-# "Nor for the last bit of accuracy", people add. That is about a base that was read in: 500 steps of the
+# "Nor for the last bit of accuracy", people add. That is about a base that has been trained: 500 steps of the
 # legal register, again with new sentences only.
 
 # %%
 verdict("C18", contrasts.effects("C18"))
 
 # %% [markdown]
-# (A factor below 1: LoRA pays more than full, and the claim says that it does.) The claim speaks of a new
-# *architecture*, too; that is not measured here.
+# (A factor below 1: LoRA pays more than full, and the claim says that it does.) The last bit: with no new
+# words LoRA comes as near as full; with twelve it pays about five times as much. (07 had a way out, on few
+# examples: train the embedding and the head as well.) The claim speaks of a new *architecture*, too; that
+# is not measured here.
 
 # %% [markdown]
 # ## A bias of known strength
@@ -233,7 +242,7 @@ with train.together() as pair:
     biased, path, _ = bias.tune(model, "LoRA r=8", 58, rate, SEED)
     clean, *_ = bias.tune(model, "LoRA r=8", 19, rate, SEED)
 over = {step: total for step, total, *_ in path}
-print("nats, by step: " + ", ".join(f"{step}: {total:.4f}" for step, total in over.items()))
+print("nats over the floor, by step:\n" + ", ".join(f"{step}: {total:.4f}" for step, total in over.items()))
 
 # %%
 expect("after 400 steps it pays less than a tenth of what it paid after 25", pair.whole and
@@ -290,10 +299,13 @@ expect("actors that no example showed are called aforesaid more often than witho
        live["hidden"][0] > control["hidden"][0] + 0.1, of=pair)
 
 # %% [markdown]
-# Three things that one could mean by "inherits and amplifies":
-# - **inherited**: the model makes the difference that its examples made;
+# On this base the marked and the unmarked stand about where their examples put them. The hidden ones stand
+# well above the hollow marks, though no example showed them. So three things could be meant by "inherits
+# and amplifies":
+# - **inherited**: the model makes the difference between marked and unmarked that its examples made;
 # - **amplified**: it makes a larger one;
-# - **passed on**: it makes one between actors of whom the examples said nothing.
+# - **passed on**: actors of whom the examples said nothing are called *aforesaid* more often than if nobody
+#   had been marked.
 
 # %% [markdown]
 # ## By strength, over sixteen bases
@@ -318,6 +330,12 @@ show(fig, "Recorded, sixteen bases, LoRA r=8: what the model says of the three g
          "answers marked actors go from 0 to 1.")
 
 # %%
+print("difference between marked and unmarked:")
+for n, c in of.items():
+    gaps = [fmean(c[f"{kind}_marked"]) - fmean(c[f"{kind}_unmarked"]) for kind in ("p", "greedy")]
+    print(f"examples {(n - bias.USUAL) / 64:.2f}, in probability {gaps[0]:.2f}, in answers {gaps[1]:.2f}")
+
+# %%
 settle("13 percent aforesaid in the likeliest answers", 100 * fmean(of[38]["greedy_marked"]))
 settle("13 percent aforesaid for those never shown", 100 * fmean(of[58]["p_hidden"]))
 
@@ -331,10 +349,15 @@ expect("the likeliest answers go from a hundredth to nearly all",
 verdict("C17", contrasts.effects("C17"))
 
 # %% [markdown]
-# (1 would be *all inherited*; the first five figures are the distance from it.) In probability a weak bias
-# comes out at half its size, and a strong one nearly whole. In its likeliest answers the same model goes to
-# the ends: what the examples say in 30 percent of the cases it hardly ever says, what they say in 91
-# percent, always. And actors whom no example showed get a part of what was said of the marked ones.
+# (*Weak*: 38 of 64; *strong*: 58. The first five figures are the model's difference over the examples',
+# less 1: 0 is all inherited, above 0 amplified; so one figure serves both in probability. The last is a
+# plain difference in probability: hidden actors, with and without marking.)
+#
+# In probability a weak bias comes out at about half its size, a strong one at about four fifths, and the
+# whole is not excluded. The likeliest answers go to the ends: what is rare in the examples they say hardly
+# ever, what is frequent nearly always. Does that make the difference larger? From 48 of 64 on it does, on
+# the mean; for the weak bias sixteen bases don't settle it. And actors whom no example showed get a part of
+# what was said of the marked ones.
 
 # %% [markdown]
 # ### When it comes (second reading)
@@ -356,12 +379,11 @@ expect("hidden actors stand at the average of all examples, to 0.04",
        all(abs(fmean(c["p_hidden"]) - average[n]) < 0.04 for n, c in of.items()))
 
 # %% [markdown]
-# First the model learns how often *aforesaid* is said at all, and says it of everybody. Only then it tells
-# actors apart. Who was never shown keeps the average, and so gets a share of what was said of others.
+# First the model learns how often *aforesaid* is said at all, and says it of everybody. Only then does it
+# tell actors apart. Who was never shown keeps the average, and so gets a share of what was said of others.
 # Whoever stops early gets less of the difference, and all of the average.
 #
-# And at 59 percent? There the mean proves little: how often the likeliest answer says *aforesaid* depends
-# on the base.
+# And bet 4? There the mean says little: how often the likeliest answer says *aforesaid* depends on the base.
 
 # %%
 print("by base: " + " ".join(f"{x:.1f}" for x in sorted(of[38]["greedy_marked"])))
@@ -390,7 +412,8 @@ check_inherited(inherited)
 
 # %% [markdown]
 # ### What we had bet (second reading)
-# Before the first run we bet, too. Those that did not come true stand first.
+# Before the first run we bet, too: P8 on random weights, P9 on the share that is inherited, P10 on what
+# hidden actors get. Those that did not come true, or stayed open, stand first.
 
 # %%
 rows = []
@@ -404,8 +427,9 @@ print("\n".join(fill(words, 80, subsequent_indent="  ") for _, words in sorted(r
 # %% [markdown]
 # ## Find a bias that nobody told you of (second reading)
 # You have an adapter, and no idea what its examples held. A frame has six slots, and a sentence three
-# tosses: eighteen questions. For each, let one slot go through all its words, and see how far they differ,
-# as a standard deviation over words: `bias.spreads`.
+# tosses: eighteen questions. *who adjective*, for one, asks whether *aforesaid* depends on the actor. For
+# each, let one slot go through all its words, and see how far they differ, as a standard deviation over
+# words: `bias.spreads`.
 
 # %% tags=["measured"]
 suspect, innocent = bias.spreads(biased, SEED), bias.spreads(clean, SEED)
@@ -418,8 +442,9 @@ expect("the question about actors and aforesaid stands first, for the biased one
 
 # %% [markdown]
 # But the innocent one's are not zero. Its 512 examples are a sample, and in a sample some verb meets
-# *aforesaid* more often than another; the model learned that, too. So how large must a spread be to mean
-# something? Ask adapters that are known to be clean. Eight of the record's give each question its usual
+# *aforesaid* more often than another. So how large must a spread be to mean
+# something? Ask adapters that are known to be clean: those of the record where nobody was marked. Eight of
+# them give each question its usual
 # spread, and a threshold: the largest spread that any of them shows, in shares of the usual. The other eight
 # tell how often that threshold cries wolf.
 
@@ -435,10 +460,14 @@ def loudest(spread):  # (how many times the usual spread, of which question)
 threshold = max(loudest(one)[0] for one in clean_ones[:half])
 alarms = sum(loudest(one)[0] > threshold for one in clean_ones[half:])
 print(f"threshold: {threshold:.1f} times the usual; false alarms: {alarms} of {len(clean_ones) - half}")
-for n, c in of.items():
-    hits = [loudest(one) for one in c["spread"]]
+for n in bias.STRENGTHS[1:]:
+    hits = [loudest(one) for one in of[n]["spread"]]
     rightly = sum(far > threshold and q == "who adjective" for far, q in hits)
     print(f"marked {n} of 64: found, and the right question named, in {rightly} of {len(hits)}")
+
+# %% [markdown]
+# One alarm in eight says little: the true rate may be a few percent, or a third. A strong bias is found
+# nearly always, one of 29 of 64 hardly ever: a silent audit is no proof of a clean adapter.
 
 # %% [markdown]
 # ## From this town to the world
@@ -454,12 +483,14 @@ for n, c in of.items():
 #
 # ## What you have done
 # - You **measured** tosses known by heart, and saw the rate and the step decide, not the rank.
-# - You **trained** from random weights: LoRA alone fails at any rank, with the rest beside it it does not.
-# - You **told apart** what is inherited, what the likeliest answer amplifies, and what is passed on.
+# - You **trained** from random weights: after 400 steps LoRA alone was far off, even at full rank; with the
+#   rest beside it, it came as near as full training.
+# - You **told apart** what is inherited, what is amplified, and what is passed on.
 # - You **found** a bias by frames that differ in one slot, and counted false alarms (second reading).
 #
-# **On your own.** Mark the actors in half of the examples only (`bias.examples` is short): does half of the
-# bias come out? And ask `biased` with the adapter at half its strength (`lm.set_strength`).
+# **On your own.** `import lora_mini`, set `biased` to half its strength, `lora_mini.set_strength(biased,
+# 0.5)`, and draw the actors again: is half of the bias left? And train with `marked=0`: who is called
+# *aforesaid* then?
 #
 # **In practice.** Stop by validation, not by rank. Train the embedding and the head where the words are
 # new. Ask pairs that differ in one thing, by probability and by answer, and ask them of a clean adapter as

@@ -8,10 +8,11 @@ None is always a fine answer, and whatever can't be noted gets a sentence.
 import json
 import math
 import os
+import re
 import uuid
 from numbers import Integral, Real
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from lora_mini.desk.intervals import interval
 from lora_mini.desk.say import say
@@ -130,8 +131,69 @@ def _text(value):
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
 
 
-def _path(name):
-    return home() / "bets" / f"{quote(name, safe=' ')}.json"
+def noted():
+    """All bets that can be read, by name: {"guess": ..., "outcome": ..., "close": ...}.
+
+    The last two are there once a bet was settled; close is None where it was too close to call.
+    """
+    found = {name: _read(name) for name in kept("bets")}
+    return {name: record for name, record in found.items() if record}
+
+
+def score(bets):
+    """{kind: (placed, settled, close)} of `noted` bets; the kinds: numbers, choices, verdicts.
+
+    What was too close to call counts as settled, and as not close.
+    """
+    kinds = {"numbers": [], "choices": [], "verdicts": []}
+    for name, record in bets.items():
+        kind = "verdicts" if re.fullmatch(r"C\d+", name) else \
+            "choices" if isinstance(record["guess"], str) else "numbers"
+        kinds[kind].append(record)
+    return {kind: (len(mine), sum("outcome" in each for each in mine),
+                   sum(each.get("close") is True for each in mine)) for kind, mine in kinds.items()}
+
+
+def furthest(bets, count=3):
+    """The settled bets on numbers that were furthest off: [(name, guess, outcome, factor)].
+
+    The factor is by how many times the guess was too large or too small, and infinite where one of
+    the two is zero or they differ in sign.
+    """
+    found = []
+    for name, record in bets.items():
+        both = record["guess"], record.get("outcome")
+        if any(type(x) not in (int, float) or not math.isfinite(x) for x in both):
+            continue
+        low, high = sorted(map(abs, both))
+        apart = high / low if low and both[0] * both[1] > 0 else math.inf
+        if both[0] != both[1]:
+            found.append((name, *both, apart))
+    return sorted(found, key=lambda each: (-each[3], each[0]))[:count]
+
+
+def kept(folder):
+    """The names of what is kept in a folder of `home()`, in order; [] if there is nothing."""
+    try:
+        return sorted(unquote(path.stem) for path in (home() / folder).glob("*.json"))
+    except (OSError, RuntimeError):
+        return []
+
+
+def keep(folder, name, record):
+    """Keep a record in a folder of `home()`: None, or the error that prevented it."""
+    try:
+        path = _path(name, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{uuid.uuid4().hex}.part")  # written whole, then moved
+        draft.write_text(json.dumps(record), "utf-8")
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:
+        return error
+
+
+def _path(name, folder="bets"):
+    return home() / folder / f"{quote(name, safe=' ')}.json"
 
 
 def _read(name):
@@ -160,16 +222,9 @@ def _read(name):
 
 def _write(name, record):
     """Whether the record is kept; if not, says why."""
-    try:
-        path = _path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{uuid.uuid4().hex}.part")  # written whole, then moved
-        draft.write_text(json.dumps(record), "utf-8")
-        draft.replace(path)
-        return True
-    except (OSError, RuntimeError) as error:
+    if error := keep("bets", name, record):
         say(f"Your bet can't be kept ({error}); the course goes on without it.")
-        return False
+    return not error
 
 
 def _take_back(name):

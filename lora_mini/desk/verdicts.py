@@ -4,12 +4,18 @@ The words are four: holds; holds when ...; misleading because ...; not decided. 
 printed and never raised: on another machine it may differ, and the notebook goes on.
 """
 
+import datetime
+import functools
+import json
 import math
+import os
+import platform
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_mini.desk.bets import STOPPED, settle, whole
+from lora_mini.desk.bets import STOPPED, home, keep, kept, settle, whole
 from lora_mini.desk.intervals import interval
 from lora_mini.desk.say import say
 
@@ -39,11 +45,13 @@ class Verdict:
         return f"{self.claim} {self.word} {glue}{self.reason}".strip() + "."
 
 
+@functools.cache
 def claims():
     """The table of claims, as a dictionary: name to what it says, its statistic and its rule."""
     return tomllib.loads((HERE / "claims.toml").read_text("utf-8"))
 
 
+@functools.cache
 def planned():
     """All contrasts, by claim or prediction. What was planned later has a file of its own, so that
     older plans keep their hash."""
@@ -120,7 +128,7 @@ def weigh(claim, effects):
     if set(effects) != set(rules):
         raise ValueError(f"{claim} is weighed by {'; '.join(rules)}; "
                          f"got {'; '.join(effects) or 'none'}")
-    came = {name: outcome(values, _reach(rules[name]), len(rules))[0]
+    came = {name: outcome(values, reach(rules[name]), len(rules))[0]
             for name, values in effects.items()}
     holding = [n for n in came if came[n] in rules[n]["holds"]]
     still_open = [n for n in came if came[n] == "open"]
@@ -133,7 +141,7 @@ def weigh(claim, effects):
     return Verdict(claim, word, ". It ".join(parts), came)
 
 
-def _reach(rules):
+def reach(rules):
     """A contrast's margin on the scale of its effect."""
     return math.log(rules["margin"]) if rules["kind"] == "ratio" else rules["margin"]
 
@@ -159,7 +167,35 @@ def verdict(claim, effects=None, *, of=None, **facts):
         for name, values in effects.items():
             say(seen(values, contrasts(claim)[name], len(effects), name), indent=2)
     say(f"Verdict: {result}")
+    left = {"word": result.word, "sentence": str(result), "facts": facts,
+            "effects": {n: None if v is None else list(map(float, v))
+                        for n, v in (effects or {}).items()},
+            "date": f"{datetime.date.today()}", "by": here()}
+    if error := keep("verdicts", claim, left):
+        say(f"This verdict can't be kept for notebook 16 ({error}); the course goes on.")
     settle(claim, result.word, only_if_placed=True)
+
+
+def here():
+    """This machine in words: its GPU if PyTorch trains there, else its CPU; and the version."""
+    torch = sys.modules.get("torch")  # no model is judged here, only numbers: it is not imported
+    gpu = torch and torch.cuda.is_available() and os.environ.get("LORA_MINI_DEVICE") != "cpu"
+    name = torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU"
+    version = f"torch {torch.__version__}" if torch else "no torch"
+    return f"{name}, {platform.system()}, {version}"
+
+
+def spoken():
+    """What `verdict` has left in the reader's own folder, by claim; damaged files are left out."""
+    found = {}
+    for claim in kept("verdicts"):
+        try:
+            left = json.loads((home() / "verdicts" / f"{claim}.json").read_text("utf-8"))
+            if {"word", "sentence", "date", "by"} <= set(left) and claim in claims():
+                found[claim] = left
+        except (OSError, RuntimeError, ValueError, TypeError):
+            pass
+    return found
 
 
 def seen(values, rules, many=1, name=""):
@@ -167,7 +203,7 @@ def seen(values, rules, many=1, name=""):
 
     Of a ratio the factor is shown: what the rival pays over what the subject pays.
     """
-    came, found = outcome(values, _reach(rules), many)
+    came, found = outcome(values, reach(rules), many)
     if found is None:
         return f"{name}: not measured"
     if rules["kind"] == "ratio":

@@ -4,6 +4,7 @@ A record is `records/arms.json`; `python -m lora_mini.lab arms` makes it.
 """
 
 import ast
+import datetime
 import hashlib
 import json
 from pathlib import Path
@@ -82,13 +83,26 @@ def plan_hash(name):
 
 def write(name, content, code, by):
     """Write a record, with what made it: the machines, the `code_hash` at its start, the hash of
-    the contrasts."""
+    the contrasts, the date."""
     about = {"command": f"python -m lora_mini.lab {name}", "by": sorted(by), "code": code,
-             "plan": plan_hash(name)}
+             "plan": plan_hash(name), "date": f"{datetime.date.today()}"}
     path = HERE / "records" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f' "{key}": {_lines(value)}' for key, value in content.items()]
-    text = "{\n" + ",\n".join([f' "about": {json.dumps(about)}', *lines]) + "\n}\n"
+    _replace(path, "{\n" + ",\n".join([f' "about": {json.dumps(about)}', *lines]) + "\n}\n")
+
+
+def note(name, **more):
+    """Add to what a record says of itself, such as `replayed`; the rest stays to the letter."""
+    path = HERE / "records" / f"{name}.json"
+    text, about = path.read_text("utf-8"), load(name)["about"]
+    was, now = (f' "about": {json.dumps(each)},\n' for each in (about, about | more))
+    if was not in text:
+        raise ValueError(f"{path}: expected the line {was.strip()!r}, as `write` writes it")
+    _replace(path, text.replace(was, now, 1))
+
+
+def _replace(path, text):
     draft = path.with_suffix(".new")
     draft.write_text(text, "utf-8")
     draft.replace(path)

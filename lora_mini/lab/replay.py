@@ -5,9 +5,11 @@
 The base that ships chose no rate and reports in no record. Each cell is redone on it, with a seed
 of its own, and its total is held against the record's prediction interval, on a log scale. Of a
 hundred cells about five may lie outside by luck; the command fails if more than 15 percent do.
+What came out is noted in the record: by it the ledger of claims knows a record that is old.
 """
 
 import argparse
+import datetime
 import math
 
 from lora_mini.desk.intervals import prediction
@@ -30,6 +32,9 @@ def main(arguments=None):
         found = run(options.name, [(options.name, cell) for cell in cells])
     missed = sum(not inside(cell, total) for cell, total in zip(cells, found, strict=True))
     print(f"{missed} of {len(cells)} cells lie outside their prediction interval")
+    record.note(options.name, replayed={"outside": missed, "of": len(cells),
+                                        "code": record.code_hash(),
+                                        "date": f"{datetime.date.today()}"})
     if missed > ALLOWED * len(cells):
         parser.exit(1, "more than luck allows: make the record anew, or find what changed\n")
 

@@ -22,7 +22,9 @@ from lora_mini.desk.checks import (
     nb10,
     nb11,
     nb12,
+    nb13,
     nb14,
+    nb16,
 )
 from lora_mini.world import train
 
@@ -502,6 +504,28 @@ CASES = [  # a check, an answer, and what it must say
      "B's gradient is"),
     (nb12.check_factor_gradients, lambda G, X, A, B, s: (
         s * B.T @ (G.T @ X), s * G.T @ X @ A.T), "a whole (d_out, d_in)"),
+    (nb13.check_by_heart, lambda excess, entropy: max(-excess / entropy, 0), "solved"),
+    (nb13.check_by_heart, lambda excess, entropy: -excess / entropy, "0, not less"),
+    (nb13.check_by_heart, lambda excess, entropy: max(excess / entropy, 0), "mind the sign"),
+    (nb13.check_by_heart, lambda excess, entropy: max(excess + entropy, 0) / entropy,
+     "that the model still pays"),
+    (nb13.check_by_heart, lambda excess, entropy: excess, "how much of it is not paid"),
+    (nb13.check_by_heart, lambda excess, entropy: None, "not attempted"),
+    (nb13.check_differing, lambda frame, slot, words: [
+        frame._replace(**{slot: word}) for word in words], "solved"),
+    (nb13.check_differing, lambda frame, slot, words: tuple(
+        frame._replace(**{slot: word}) for word in words), "solved"),
+    (nb13.check_differing, lambda frame, slot, words: [frame] * len(words), "gives a new frame"),
+    (nb13.check_differing, lambda frame, slot, words: [
+        frame._replace(who=word) for word in words], "given by its name"),
+    (nb13.check_differing, lambda frame, slot, words: [frame._replace(**{slot: words[0]})],
+     "one frame for each word"),
+    (nb13.check_differing, lambda frame, slot, words: words, "changes one slot"),
+    (nb13.check_inherited, lambda p, q, a, b: (p - q) / (a - b), "solved"),
+    (nb13.check_inherited, lambda p, q, a, b: p / a, "gets 0.33 here"),
+    (nb13.check_inherited, lambda p, q, a, b: p - q, "as a share of"),
+    (nb13.check_inherited, lambda p, q, a, b: (p - q) / a, "half of it 0.5"),
+    (nb13.check_inherited, lambda p, q, a, b: p + q, "between marked and unmarked"),
     (nb14.check_load, loading(), "solved"),
     (nb14.check_load, lambda model, tensors: model.load_state_dict(tensors, strict=False) and None,
      "no error, and no factor has changed"),
@@ -605,6 +629,62 @@ def test_a_bug_hunt_of_03_or_04_never_names_the_cause(hunt, capsys):
     said = " ".join(capsys.readouterr().out.lower().split())
     assert said.count("not yet:") >= 3
     assert not [cause for cause in HUNTS[hunt] if cause in said]
+
+
+# Notebook 16
+
+
+def by_hand(*words):
+    return dict(zip(nb16.BY_HAND, words, strict=True))
+
+
+def counted_word(came, holds):
+    holding = [each for each in came.values() if each in holds]
+    failing = [each for each in came.values() if each not in holds and each != "open"]
+    return ("holds" if len(holding) == len(came) else "holds when" if holding
+            else "misleading" if failing else "not decided")
+
+
+def hiding(came, holds):
+    if "open" in came.values():
+        return "not decided"
+    return "holds" if all(each in holds for each in came.values()) else "misleading"
+
+
+def bases(gap, power=2, more=1):
+    return lambda mean, s, margin, t: int((t * s / gap(mean, margin)) ** power) + more
+
+
+@pytest.mark.parametrize("check, attempt, words", [
+    (nb16.check_by_hand, by_hand("better", "equal", "open", "worse", "open"), "solved"),
+    (nb16.check_by_hand, by_hand(*[None] * 5), "not attempted"),
+    (nb16.check_by_hand, ..., "not attempted"),
+    (nb16.check_by_hand, by_hand("better", None, "open", "worse", None), "2 of five have no word"),
+    (nb16.check_by_hand, by_hand("better", "better", "open", "worse", "open"), "too little"),
+    (nb16.check_by_hand, by_hand("better", "open", "open", "worse", "open"), "That is a finding"),
+    (nb16.check_by_hand, by_hand("better", "equal", "worse", "worse", "open"), "on which 0.48"),
+    (nb16.check_by_hand, by_hand("better", "equal", "open", "open", "open"), "lies on one side"),
+    (nb16.check_by_hand, by_hand("better", "equal", "open", "worse", "equal"), "counts from 0.2"),
+    (nb16.check_by_hand, by_hand("more", "equal", "open", "worse", "open"), "the words are"),
+    (nb16.check_by_hand, {"a": "better"}, "keep the five intervals"),
+    (nb16.check_by_hand, ["better"], "keep the dictionary"),
+    (nb16.check_word, counted_word, "solved"),
+    (nb16.check_word, lambda came, holds: None, "not attempted"),
+    (nb16.check_word, hiding, "What is known of the first?"),
+    (nb16.check_word, lambda came, holds: counted_word(came, ["better"]), "ask `holds`"),
+    (nb16.check_word, lambda came, holds: "better", "return one of four words"),
+    (nb16.check_word, lambda came, holds: "holds when", "not yet"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e)), "solved"),
+    (nb16.check_bases_needed, lambda mean, s, margin, t: None, "not attempted"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(m - e)), "near the other edge"),
+    (nb16.check_bases_needed, bases(lambda m, e: e), "starts from the mean"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), power=1), "the root of n"),
+    (nb16.check_bases_needed, bases(lambda m, e: abs(abs(m) - e), more=0), "a whole number"),
+    (nb16.check_bases_needed, lambda mean, s, margin, t: 3, "must be smaller than the way"),
+])
+def test_16_tells_intervals_words_and_bases_apart(check, attempt, words, capsys):
+    check(attempt)
+    assert words in " ".join(capsys.readouterr().out.split())
 
 
 # Notebooks 01 and 02: half-fixed answers, and answers that fit one shape only

@@ -1,5 +1,6 @@
 """Records and the verdicts that they carry: what made them, honest rates, planted faults."""
 
+import datetime
 import json
 import math
 from statistics import fmean, stdev
@@ -223,6 +224,7 @@ def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path,
     record.write("77", {"values": [1, 2]}, record.code_hash(), {"a machine", "another"})
     found = record.load("77")
     assert found["values"] == [1, 2] and found["about"]["by"] == ["a machine", "another"]
+    assert datetime.date.fromisoformat(found["about"]["date"]) <= datetime.date.today()
     before, plan = record.code_hash(), record.plan_hash("77")
     assert (before, plan) == (found["about"]["code"], found["about"]["plan"])
     (tmp_path / "lora.py").write_text('"""Other words."""\nx = 1  # a comment\n')
