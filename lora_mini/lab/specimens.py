@@ -5,6 +5,7 @@ trains gives a Start, what is loaded or merged a Patient. `zoo` has the reports.
 """
 
 import copy
+import warnings
 
 import torch
 from torch import nn
@@ -192,7 +193,9 @@ def _with_a_tied_head(ward):
     apart.head.weight = apart.embed.weight
     ward.trained(Start(apart, adam(apart, 1e-3)))
     torch.manual_seed(ward.seed)
-    lm.attach(apart, [*LINEAR, "head"], RANK, ALPHA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # here nobody reads that the head is tied
+        lm.attach(apart, [*LINEAR, "head"], RANK, ALPHA)
     ward.trained(Start(apart, adam(apart)))
     return apart
 
