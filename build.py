@@ -19,6 +19,7 @@ import ast
 import datetime
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -36,7 +37,8 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent
 PAGE = ROOT / "docs" / "my-adapter-does-not-learn.md"
-TAGS = {"measured", "exercise"}  # every other cell is compared; an unknown tag is an error
+TAGS = {"measured", "exercise", "needs-llm"}  # all others are compared; unknown tags are errors
+LLM = ("transformers", "peft", "gguf", "xllamacpp")  # the extra, without which needs-llm is skipped
 EDITIONS = ("learner", "check", "solved")
 JUDGES = ("settle", "expect", "verdict")
 COVER = "# judged here"
@@ -51,6 +53,8 @@ ENVIRONMENT = {  # one thread, the CPU, and no colours: the same outputs on ever
     "CUDA_VISIBLE_DEVICES": "", "LORA_MINI_DEVICE": "cpu", "LORA_MINI_PRESET": "laptop",
     "LORA_MINI_PROGRESS": "0",
     "MKL_NUM_THREADS": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "LORA_MINI_SMOLLM": os.environ.get("LORA_MINI_SMOLLM") or str(  # 98 MB: not anew for each
+        Path(os.environ.get("LORA_MINI_HOME") or "~/.lora_mini").expanduser() / "smollm"),
 }
 
 
@@ -61,6 +65,11 @@ class LessonError(Exception):
 def all_lessons():
     """The files of the lessons, in order."""
     return sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+
+
+def has_llm():
+    """Whether the extra for the real language model is installed, all of it."""
+    return all(importlib.util.find_spec(name) for name in LLM)
 
 
 def assemble(lesson, edition="learner"):
@@ -166,6 +175,9 @@ def fingerprint(notebook, name):
 
 def execute(notebook, folder):
     """Run the notebook in `folder`, with an empty LORA_MINI_HOME, and make its bytes stable."""
+    if not has_llm() and any("needs-llm" in c.metadata.get("tags", []) for c in notebook.cells):
+        raise LessonError("cells tagged needs-llm can't be built without the extra: pip install -e "
+                          f"\".[llm]\" brings {', '.join(LLM)}")
     with tempfile.TemporaryDirectory() as empty:
         os.environ.update(ENVIRONMENT, LORA_MINI_HOME=empty, PYTHONPATH=str(ROOT))
         client = NotebookClient(notebook, timeout=240, record_timing=False,

@@ -19,6 +19,7 @@ import pytest  # noqa: E402
 from nbval import kernel, plugin  # noqa: E402
 
 plugin.metadata_tags["measured"] = ("check", False)  # run, not compared
+plugin.metadata_tags["needs-llm"] = ("skip", not build.has_llm())
 
 
 def pytest_configure(config):

@@ -28,6 +28,7 @@ OLD = ROOT / ".venv.old"  # where an environment waits until its successor is wh
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP, LOG, OURS = VENV / "course.json", VENV / "setup.log", VENV / "made-by-start.py"
 VERSION, SUITE = "%d.%d" % sys.version_info[:2], ["tests", "lessons", "faults", "notebooks"]
+COMMANDS = {"test": ["test", "llm"], "llm": ["llm"], "run": [], "class": []}  # what each adds
 Trouble = SystemExit  # raised with a text: Python prints it and ends with status 1
 PIP = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
 SLIDER = "application/vnd.jupyter.widget-view+json"  # the kind of output that a slider is
@@ -49,6 +50,7 @@ HELP = """commands:
           minutes and 2 GB of disk (more with an NVIDIA GPU), later seconds. Ctrl-C closes it.
   test    Set up and run all tests, the notebooks too: some minutes. What follows goes to pytest.
   run     Set up and execute every notebook without a browser, into build/run/: some minutes.
+  llm     As without a command, and adds what the real language model needs: 400 MB of disk.
   class   Copy the notebooks into the folder that you name, without outputs and solutions (with
           --solutions they stay, folded). Nothing is set up, and no file is overwritten.
 
@@ -137,7 +139,7 @@ def plan(stamp, want):
         (not stamp, "install", "This .venv is not from here; adding what the course needs."),
         ("torch" in differs and want["torch"] != "auto", "remake", "Another PyTorch; a new .venv."),
         ("pyproject" in differs, "install", "pyproject.toml has changed."),
-        (set(want["extras"]) - set(stamp.get("extras", ())), "install", "Adding the tests' needs."),
+        (set(want["extras"]) - set(stamp.get("extras", ())), "install", "Adding what is needed."),
         (True, "", ""),
     ) if applies)
 
@@ -278,7 +280,6 @@ def running():
             return address
         except (KeyError, OSError, ValueError):
             continue  # it has ended without tidying up
-    return None
 
 
 def course(browser):
@@ -291,10 +292,10 @@ def course(browser):
     copy_notebooks()
     first = min(MINE.glob("*.ipynb"), key=lambda p: (p.stem != "00_welcome", p), default=ROOT)
     screen = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
-    command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root"]
-    command += ["--LabApp.log_level=ERROR", "--ServerApp.log_level=ERROR",
-                "--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
-    command += ["--ServerApp.use_redirect_file=False"]  # browsers from Snap cannot read in .venv
+    command = [PYTHON, "-m", "jupyterlab", "-y", "--allow-root", "--LabApp.log_level=ERROR",
+               "--ServerApp.use_redirect_file=False",  # browsers from Snap cannot read in .venv
+               "--ServerApp.log_level=ERROR",
+               "--LabApp.default_url=/lab/tree/" + first.relative_to(ROOT).as_posix()]
     command += [] if browser and screen else ["--no-browser"]
     print("Opening JupyterLab. It takes some seconds; Ctrl-C here closes it again.")
     return child(command)
@@ -303,6 +304,8 @@ def course(browser):
 def run(verbose):
     """Execute notebook by notebook, going on after a failure; return 1 if there was one."""
     status, out = 0, ["--to", "notebook", "--execute", "--output-dir", ROOT / "build" / "run"]
+    if "llm" not in read_json(STAMP)["extras"]:  # cells that need it are left out
+        out.append("--ExecutePreprocessor.skip_cells_with_tag=needs-llm")
     for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
         try:
             step(source.name, [PYTHON, "-m", "nbconvert", source] + out, verbose)
@@ -315,7 +318,7 @@ def run(verbose):
 def read_arguments():
     looks = RawDescriptionHelpFormatter
     parser = ArgumentParser(description=__doc__, epilog=HELP, formatter_class=looks)
-    parser.add_argument("command", nargs="?", choices=["test", "run", "class"], help="see below")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, help="see below")
     parser.add_argument("--torch", choices=["auto", "cpu", "default"], default="auto",
                         help="auto: the small CPU build, if no NVIDIA GPU is here")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
@@ -335,12 +338,11 @@ def main():
     options, rest = read_arguments()
     if options.command == "class":
         return copy_for_class(Path(rest[0]).expanduser(), options.solutions)
-    testing = options.command == "test"
     machine()
-    setup(["notebooks", "test"] if testing else ["notebooks"], options.torch, options.verbose)
+    setup(["notebooks"] + COMMANDS.get(options.command, []), options.torch, options.verbose)
     for path, content in SETTINGS.items():  # an environment from before may lack some
         write_json(VENV / path, content)
-    if testing:
+    if options.command == "test":
         nbval = "--nbval" if sys.platform == "linux" else "--nbval-lax"
         print("Running the tests; %s: only on Linux are the notebooks' outputs compared." % nbval)
         return child([PYTHON, "-m", "pytest", nbval] + SUITE + rest)

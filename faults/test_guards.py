@@ -1,5 +1,6 @@
 """Faults planted in a toy notebook's references: each must turn its own cell red, by comparison."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,22 @@ def test_a_planted_fault_turns_its_own_cell_red(results, fault):
     cell, words = FAULTS[fault]
     assert words in results[fault.__name__, cell]
     assert results[fault.__name__, 0] == ""
+
+
+def test_a_cell_that_needs_the_extra_is_left_out_only_where_it_is_absent(project):
+    notebook = nbformat.read(project / "sound.ipynb", 4)
+    altered_number(notebook)
+    notebook.cells[1].metadata["tags"] = ["needs-llm"]
+    nbformat.write(notebook, project / "llm.ipynb")
+    source = (project / "build.py").read_text("utf-8")
+    try:
+        for package, wanted in (("no_such_package", (0, "1 skipped")), ("numpy", (1, "1 failed"))):
+            changed = re.sub(r"LLM = .*?\)", f'LLM = ("{package}",)', source)
+            (project / "build.py").write_text(changed, "utf-8")
+            status, output = nbval(project, "llm.ipynb", report="llm.xml")
+            assert (status, wanted[1] in output) == (wanted[0], True), output
+    finally:
+        (project / "build.py").write_text(source, "utf-8")
 
 
 def test_an_unknown_tag_stops_the_run(project):

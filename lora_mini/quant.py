@@ -9,6 +9,8 @@ quantisation*): to 8 bits, with one float32 scale for 256 of them. What is kept 
 or 4.127 bits a weight instead of 32.
 """
 
+import operator
+from functools import reduce
 from statistics import NormalDist
 
 import torch
@@ -97,24 +99,77 @@ def rounded(W, levels=NF4):
     return dequantize(codes, scales_from_bytes(*scales_to_bytes(scales)), levels)
 
 
-class FourBitLinear(nn.Linear):
-    """A frozen `nn.Linear` whose W is kept in four bits; `attach` takes it as a base.
+class DecodedLinear(nn.Linear):
+    """A frozen `nn.Linear` that keeps W in few bits; `attach` takes it as a base.
 
-    In `forward` and in `backward` W is made anew and let go: no full weight outlives a product. The
-    gradient for x is exact, that of the layer as it is: rounding is not differentiated. `weight`
-    gives W, made anew; W itself gets no gradient, and neither does the bias.
+    In `forward` and in `backward` W is made anew, in pieces, and let go: no full weight outlives a
+    product. The gradient for x is exact, that of the layer as it is: rounding is not
+    differentiated. `weight` gives W, made anew; W itself gets no gradient, and neither does the
+    bias. A kind of it says what it keeps, and has `pieces`.
     """
+
+    kept = ()  # names of the buffers that hold W
 
     def __init__(self, in_features, out_features, bias=True, dtype=torch.float32):
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
+        self.register_parameter("bias", nn.Parameter(
+            torch.zeros(out_features, dtype=dtype), requires_grad=False) if bias else None)
+
+    def pieces(self, dtype):
+        """Pairs (slice of rows, W of these rows), which together are W."""
+        raise NotImplementedError
+
+    @property
+    def weight(self):
+        """W (d_out, d_in), made anew, in the dtype that it had."""
+        return self.dequantize()
+
+    @torch.no_grad()
+    def dequantize(self, dtype=None):
+        """W (d_out, d_in), made anew."""
+        if getattr(self, self.kept[0]).is_meta:  # a large model's skeleton asks often
+            return torch.empty(self.out_features, self.in_features, dtype=dtype or self.dtype,
+                               device="meta")
+        parts = [W for _, W in self.pieces(dtype or self.dtype)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def forward(self, x):
+        """x (..., d_in) -> (..., d_out)."""
+        return _Product.apply(x, self)
+
+    def _apply(self, fn, recurse=True):
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # .half() and its kin must leave what is kept as it is
+        lies = getattr(self, self.kept[0]).device
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before[self.kept[0]].device)).dtype
+        for name, was in before.items():
+            if getattr(self, name).dtype != was.dtype:
+                setattr(self, name, was.to(lies))
+        return self
+
+    def extra_repr(self):
+        return f"{self.in_features}, {self.out_features}, {self.bits():.3f} bits a weight"
+
+    def bits(self):
+        """Bits that are kept, for each weight."""
+        held = [getattr(self, name) for name in self.kept]
+        return 8 * sum(t.numel() * t.element_size() for t in held) \
+            / (self.in_features * self.out_features)
+
+
+class FourBitLinear(DecodedLinear):
+    """A frozen `nn.Linear` whose W is kept in NF4, its scales in bytes; made anew in one piece."""
+
+    kept = ("codes", "steps", "largest")
+
+    def __init__(self, in_features, out_features, bias=True, dtype=torch.float32):
+        super().__init__(in_features, out_features, bias, dtype)
         blocks = -(-in_features * out_features // BLOCK)
         self.register_buffer("codes", torch.zeros(blocks * BLOCK // 2, dtype=torch.uint8))
         self.register_buffer("steps", torch.zeros(blocks, dtype=torch.uint8))
         self.register_buffer("largest", torch.zeros(-(-blocks // GROUP)))
         self.register_buffer("mean", torch.zeros(()))
-        self.register_parameter("bias", nn.Parameter(
-            torch.zeros(out_features, dtype=dtype), requires_grad=False) if bias else None)
 
     @classmethod
     def from_linear(cls, linear):
@@ -134,61 +189,35 @@ class FourBitLinear(nn.Linear):
             made.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
         return made.train(linear.training)
 
-    @property
-    def weight(self):
-        """W (d_out, d_in), made anew, in the dtype that it had."""
-        return self.dequantize()
-
-    @torch.no_grad()
-    def dequantize(self, dtype=None):
-        """W (d_out, d_in), made anew."""
-        if self.codes.is_meta:  # a large model's skeleton asks often
-            return torch.empty(self.out_features, self.in_features, dtype=dtype or self.dtype,
-                               device="meta")
+    def pieces(self, dtype):
+        """W, whole: a block may run over the end of a row."""
         scales = scales_from_bytes(self.steps, self.largest, self.mean)
         two = torch.cartesian_prod(NF4, NF4).to(scales.device)  # the two levels of each byte
         W = two.index_select(0, self.codes.int()).view(-1, BLOCK)  # 6 bytes a weight at the most
         W = W.mul_(scales[:, None]).flatten()[:self.in_features * self.out_features]
-        return W.view(self.out_features, self.in_features).to(dtype or self.dtype)
-
-    def forward(self, x):
-        """x (..., d_in) -> (..., d_out)."""
-        return _Product.apply(x, self)
-
-    def _apply(self, fn, recurse=True):
-        before = {"largest": self.largest, "mean": self.mean}
-        super()._apply(fn, recurse)  # .half() and its kin must leave the scales in float32
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=before["mean"].device)).dtype
-        for name, scales in before.items():
-            if getattr(self, name).dtype != torch.float32:
-                setattr(self, name, scales.to(getattr(self, name).device))
-        return self
-
-    def extra_repr(self):
-        return f"{self.in_features}, {self.out_features}, {self.bits():.3f} bits a weight"
-
-    def bits(self):
-        """Bits that are kept, for each weight."""
-        kept = sum(8 * t.numel() * t.element_size() for t in (self.codes, self.steps, self.largest))
-        return kept / (self.in_features * self.out_features)
+        yield slice(None), W.view(self.out_features, self.in_features).to(dtype)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, layer):
         ctx.layer = layer
-        return F.linear(x, layer.dequantize(x.dtype),
-                        None if layer.bias is None else layer.bias.to(x.dtype))
+        b = None if layer.bias is None else layer.bias.to(x.dtype)
+        parts = [F.linear(x, W, None if b is None else b[rows])
+                 for rows, W in layer.pieces(x.dtype)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     @staticmethod
     def backward(ctx, G):
-        return G @ ctx.layer.dequantize(G.dtype), None
+        parts = (G[..., rows] @ W for rows, W in ctx.layer.pieces(G.dtype))
+        return reduce(operator.add, parts), None
 
 
-def to_four_bits(model, target_modules="all-linear", exclude=()):
+def to_four_bits(model, target_modules="all-linear", exclude=(), layer=FourBitLinear):
     """Replace each chosen `nn.Linear` of a model by a FourBitLinear, in place; freeze them.
 
-    target_modules, exclude: as in `attach`. Returns the names. Raises as `attach` does for a name
+    target_modules, exclude: as in `attach`. layer: another kind that has `from_linear`, such as
+    `lora_mini.blocks.Q41Linear`. Returns the names. Raises as `attach` does for a name
     that matches nothing, and ValueError for an adapted model: quantise first, then attach.
     """
     targets = choose(model, target_modules, exclude)
@@ -198,7 +227,7 @@ def to_four_bits(model, target_modules="all-linear", exclude=()):
         if name.startswith(adapted):
             raise ValueError(f"{name!r} lies inside an adapter: quantise the base first, then "
                              "attach")
-    made = {id(base): FourBitLinear.from_linear(base) for base in targets.values()}
+    made = {id(base): layer.from_linear(base) for base in targets.values()}
     for name, base in targets.items():
         place(model, name, made[id(base)])
     return list(targets)

@@ -30,18 +30,20 @@ def choose(model, target_modules, exclude=()):
         if passed:
             warnings.warn(f"'all-linear' passes over {passed}: LoRA here takes nn.Linear only",
                           stacklevel=3)
-        if pairs := tied(model, chosen):
-            warnings.warn(f"'all-linear' takes {pairs[0][0]!r}, whose weight is tied to "
-                          f"{pairs[0][1]!r}: if it is the output head, name it in exclude",
-                          stacklevel=3)
+        advice = "if it is the output head, name it in exclude"
     else:
         chosen = matching(target_modules, linear, "target_modules", modules)
         if not chosen:
             raise ValueError("target_modules is empty: name at least one layer, or 'all-linear'")
+        advice = ("only its use here changes, not the other, and a final merge would tear the two "
+                  "apart; to leave it out, name it in exclude")
     left_out = matching(exclude, linear, "exclude", modules)
     chosen = {name: m for name, m in chosen.items() if name not in left_out}
     if not chosen:
         raise ValueError("exclude and the output head leave no layer to adapt")
+    if pairs := tied(model, chosen):
+        warnings.warn(f"{pairs[0][0]!r}, whose weight is tied to {pairs[0][1]!r}, is among the "
+                      f"targets: {advice}", stacklevel=3)
     return chosen
 
 

@@ -1,5 +1,7 @@
 """Adapters as files, in PEFT's format: adapter_model.safetensors and adapter_config.json.
 
+(And, for llama.cpp to read, adapter.gguf: `save(..., format="gguf")`.)
+
 A factor of layer "q_proj" is "base_model.model.q_proj.lora_A.weight". Everything is checked before
 the model is touched; nothing is ever unpickled. What PEFT doesn't read, the fingerprint of the
 base, stands in the metadata of the tensors, under the key "lora_mini".
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from lora_mini.adapters.llama_cpp import FILE, adapter_bytes
 from lora_mini.adapters.mixing import cut
 from lora_mini.adapters.reading import CONFIG, PREFIX, TENSORS, read
 from lora_mini.adapters.shelf import (
@@ -59,12 +62,14 @@ def save(model, folder, name=None, format="peft"):
     """Write an adapter, by default the active one, into a folder; PEFT reads it. The folder.
 
     The same weights give the same bytes. PiSSA is written as plain LoRA of twice the rank, which
-    fits the base as it was; LoRA+ and LoRA-FA leave no trace. Both files are written whole or not
-    at all. Raises ValueError if there is no such adapter, its strength is not 1, it holds NaN or
-    infinite numbers, or PEFT would take more modules than it means.
+    fits the base as it was; LoRA+ and LoRA-FA leave no trace. Files are written whole or not at
+    all. format="gguf" writes the one file that llama.cpp reads, adapter.gguf, instead: of a Llama,
+    with one alpha, without DoRA and copies. Raises ValueError if there is no such adapter, its
+    strength is not 1, it holds NaN or infinite numbers, PEFT would take more modules than it means,
+    or llama.cpp's file can't hold it.
     """
-    if format != "peft":
-        raise ValueError(f"format must be 'peft', got {format!r}")
+    if format not in ("peft", "gguf"):
+        raise ValueError(f"format must be 'peft' or 'gguf', got {format!r}")
     held = shelf(model)
     if not held.adapters:
         raise ValueError("the model has no adapter to save: call attach(model, ...) first")
@@ -73,6 +78,12 @@ def save(model, folder, name=None, format="peft"):
     adapter = pick(held, held.active if name is None else name)
     layers = {n: w for n, w in adapter.items() if isinstance(w, LoRALinear)}
     copies = {n: w for n, w in adapter.items() if n not in layers}
+    folder = Path(folder)
+    if format == "gguf":
+        data = adapter_bytes(model, layers, list(copies), _written)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / FILE, data)
+        return folder
     tensors, ranks, alphas = {}, {}, {}
     for where, layer in layers.items():
         written, ranks[where], alphas[where] = _written(where, layer)
@@ -84,7 +95,6 @@ def save(model, folder, name=None, format="peft"):
         raise ValueError(f"{bad[0]!r} holds NaN or infinite numbers: it would be of no use")
     config = _config(model, layers, copies, ranks, alphas)
     about = json.dumps({"fingerprint": fingerprint(model), "version": VERSION}, sort_keys=True)
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / TENSORS, to_bytes(tensors, {"lora_mini": about}))
     _write(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())

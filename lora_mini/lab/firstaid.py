@@ -6,7 +6,7 @@ What the audit says there is asked live, so that page, notebook and audit agree.
 import re
 
 from lora_mini.lab.ward import Ward
-from lora_mini.lab.zoo import GROUPS, SPECIMENS, heard
+from lora_mini.lab.zoo import GROUPS, SPECIMENS, heard, shown
 
 NOTEBOOK = "../notebooks/14_bug_zoo.ipynb"
 TOP = """# My adapter does not learn
@@ -36,9 +36,12 @@ from lora_mini.audit import audit, snapshot
 
 before = snapshot(model, batch)             # before training
 ...                                         # train
-for finding in audit(model, optimizer, batch, before=before):
+for finding in audit(model, optimizer, batch, before=before, file=folder):
     print(finding)
 ```
+
+`file`: where the adapter was saved, or the merged model; a merged file is held against the model
+with its adapter apart. `batch`: with its labels, if the model takes them.
 
 ## The symptoms
 
@@ -54,23 +57,27 @@ def page(ward=None, broken=None):
     """
     ward = Ward(steps=30) if ward is None else ward
     broken = {s.name: s.broken(ward) for s in SPECIMENS} if broken is None else broken
-    heard_of = {name: list(dict.fromkeys(f.what for f in heard(ward, patient)))
-                for name, patient in broken.items()}
+    said = {name: [_whats(hear(ward, patient)) for hear in (heard, shown)]
+            for name, patient in broken.items()}
     groups = {group: [s for s in SPECIMENS if s.group == group] for group in GROUPS}
     parts = [TOP.format(notebook=NOTEBOOK, contents="\n".join(
         f"- **{group}**: " + ", ".join(f"[{s.name}](#{anchor(s.name)})" for s in found)
         for group, found in groups.items()))]
     for group, found in groups.items():
         parts.append(f"## {group}\n")
-        parts += [entry(s, heard_of[s.name]) for s in found]
+        parts += [entry(s, *said[s.name]) for s in found]
     return "\n".join(parts)
 
 
-def entry(specimen, findings):
-    """One cause: symptom, cause, probe, remedy, what the audit says, reports."""
-    says = "; ".join(f'"{what}"' for what in findings)
-    says = f"`audit` says: {says}." if says else \
-        f"`audit` finds nothing: it isn't given {specimen.unseen}."
+def entry(specimen, alone, beside):
+    """One cause: symptom, cause, probe, remedy, what the audit says, reports.
+
+    alone, beside: what it says of the model alone, and with what lies beside that.
+    """
+    says = f"`audit` says: {alone}." if alone else "`audit` finds nothing in the model alone."
+    if specimen.given:
+        says += f" Given {specimen.given}, it " + (
+            f"says: {beside}." if beside else f"finds nothing: {specimen.unseen}.")
     reports = ", ".join(f"[{r}](https://github.com/{r.replace('#', '/issues/')})"
                         for r in specimen.reports)
     peft = f"With PEFT:\n\n```python\n{specimen.peft}\n```\n\n" if specimen.peft else ""
@@ -78,6 +85,10 @@ def entry(specimen, findings):
             f"First probe: {specimen.alarm}\n\n```python\n{specimen.line}\n```\n\n"
             f"{peft}Remedy: {specimen.remedy}.\n\n{says}\n\nMore: [notebook 14]({NOTEBOOK}), "
             f"section *{specimen.section}*. Reported: {reports}.\n")
+
+
+def _whats(findings):
+    return "; ".join(f'"{what}"' for what in dict.fromkeys(f.what for f in findings))
 
 
 def anchor(heading):

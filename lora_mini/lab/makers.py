@@ -2,7 +2,18 @@
 
 import functools
 
-from lora_mini.lab import bias, bits, forgetting, fresh, opened, parts, record, stability, sweep
+from lora_mini.lab import (
+    bias,
+    bits,
+    forgetting,
+    fresh,
+    house,
+    opened,
+    parts,
+    record,
+    stability,
+    sweep,
+)
 from lora_mini.lab.bases import REPORT
 
 ONE = {"choose": (11,), "report": (11,)}  # a map, on one base
@@ -77,6 +88,7 @@ MAKERS = {
     "bias": bias.make,
     "bits": bits.make,
     "fresh": fresh.make,
+    "house": house.make,
     "settings": swept("settings", parts.settings, report=REPORT[:8]),
     "width128": swept("width128", functools.partial(parts.width, 128), report=REPORT[:10]),
     "width256": swept("width256", functools.partial(parts.width, 256), report=REPORT[:4]),

@@ -17,7 +17,8 @@ class Patient:
 
     losses, optimizer: of its training, if it trained here. before: an audit's Snapshot from before
     that. twin: the model whose answers it should give, if there is one. said: what Python warned of
-    while it trained. file: what it was loaded from, {name: tensor}.
+    while it trained. counts: as a Start's. file: {name: tensor} of the adapter's file that it was
+    loaded from, or of the file that it became when merged; config: what lies beside that file.
     """
 
     model: nn.Module
@@ -26,7 +27,9 @@ class Patient:
     before: Any = None
     twin: nn.Module | None = None
     said: tuple = ()
-    file: dict = field(default_factory=dict)
+    counts: Any = None
+    file: dict | None = None
+    config: dict | None = None
 
     @property
     def merged(self):

@@ -5,6 +5,7 @@ trains gives a Start, what is loaded or merged a Patient. `zoo` has the reports.
 """
 
 import copy
+import warnings
 
 import torch
 from torch import nn
@@ -12,12 +13,15 @@ from torch.utils.checkpoint import checkpoint
 
 import lora_mini as lm
 from lora_mini import audit
+from lora_mini.lab.beside import as_peft, config, whole
 from lora_mini.lab.patients import RATE, Patient, Start, adam, factors, layers
 from lora_mini.lab.ward import ALPHA, RANK
 from lora_mini.lora import LoRALinear
 from lora_mini.quant import rounded
 from lora_mini.targets import place
 from lora_mini.world import text
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 
 
 def checkpointed(ward, mended):
@@ -36,8 +40,7 @@ def _again(block, forward, **options):
 
 def foreign_targets(ward, mended):
     """Layers are chosen by the ends of their names; they are another model's."""
-    ends = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj") if mended else (
-        "query", "key", "value", "o_proj", "c_fc", "c_proj")
+    ends = LINEAR if mended else ("query", "key", "value", "o_proj", "c_fc", "c_proj")
     model = ward.fresh().requires_grad_(False)
     torch.manual_seed(ward.seed)
     for name, module in list(model.named_modules()):
@@ -102,16 +105,20 @@ def other_names(ward, mended):
     saved = {f"base_model.{name}": tensor for name, tensor in ward.saved.items()}
     if mended:
         saved = {name.removeprefix("base_model."): tensor for name, tensor in saved.items()}
-    model = ward.adapted()
-    model.load_state_dict(saved, strict=False)
-    return Patient(model, before=ward.before, twin=ward.sound.model, file=saved)
+    return _loaded(ward, ward.adapted(), saved, config(RANK, ALPHA))
 
 
 def exported(ward, mended):
     """The file holds the factors and no alpha; whoever loads them takes alpha = rank."""
     model = ward.adapted(alpha=ALPHA if mended else RANK)
-    model.load_state_dict(ward.saved, strict=False)
-    return Patient(model, before=ward.before, twin=ward.sound.model)
+    return _loaded(ward, model, ward.saved, config(RANK, ALPHA) if mended else None)
+
+
+def _loaded(ward, model, saved, beside):
+    """The Patient that a model becomes by loading factors; beside: the config beside their file."""
+    model.load_state_dict(saved, strict=False)
+    return Patient(model, before=ward.before, twin=ward.sound.model, file=as_peft(saved),
+                   config=beside)
 
 
 @torch.no_grad()
@@ -122,7 +129,10 @@ def merged_twice(ward, mended):
         layer.base.weight += layer.update()
     if mended:
         lm.detach(model)
-    return Patient(model, before=ward.before, twin=ward.sound.model)
+    acts = copy.deepcopy(model)  # what an export makes of it
+    if not mended:
+        lm.merge(acts, keep_base=False)
+    return Patient(model, before=ward.before, twin=ward.sound.model, file=whole(acts))
 
 
 @torch.no_grad()
@@ -132,7 +142,7 @@ def sixteen_bits(ward, mended, strength=0.01, dtype=torch.bfloat16):
     lm.set_strength(apart, strength)
     for _, layer in layers(apart):
         layer.base.weight.copy_(layer.base.weight.to(dtype))
-    return _merged(apart, lambda W: W if mended else W.to(dtype), ward)
+    return _merged(apart, lambda W: W if mended else W.to(dtype), ward, None if mended else dtype)
 
 
 def four_bits(ward, mended, rate=3e-4):
@@ -151,26 +161,31 @@ def _on_four_bits(ward, rate):
 
 
 @torch.no_grad()
-def _merged(apart, kept, ward):
-    """The Patient whose adapter is merged for good; kept: from W + s B A to what is kept of it."""
+def _merged(apart, kept, ward, dtype=None):
+    """The Patient whose adapter is merged for good; kept: from W + s B A to what is kept of it.
+
+    dtype: that of its file, if it is another than the model's.
+    """
     model = copy.deepcopy(apart)
     lm.merge(model, keep_base=False)
     for name, _ in layers(apart):
         weight = model.get_submodule(name).weight
         weight.copy_(kept(weight))
-    return Patient(model, before=audit.snapshot(apart, ward.batch), twin=apart)
+    return Patient(model, before=audit.snapshot(apart, ward.batch), twin=apart,
+                   file=whole(model, dtype))
 
 
 def tied(ward, mended):
     """The head's weight is the embedding's, and the head's update is merged into it."""
-    apart = ward.once("a tied head", lambda: _with_a_tied_head(ward))
-    model = copy.deepcopy(apart)
+    apart = copy.deepcopy(ward.once("a tied head", lambda: _with_a_tied_head(ward)))
     if mended:
-        model.head.base.weight = nn.Parameter(model.head.base.weight.detach().clone())
+        apart.head.base.weight = nn.Parameter(apart.head.base.weight.detach().clone(), False)
+    model = copy.deepcopy(apart)
     with torch.no_grad():
-        model.head.base.weight += model.head.update()
+        for _, layer in layers(model):
+            layer.base.weight += layer.update()
     lm.detach(model)
-    return Patient(model, before=audit.snapshot(apart, ward.batch), twin=apart)
+    return Patient(model, before=audit.snapshot(apart, ward.batch), twin=apart, file=whole(model))
 
 
 def _with_a_tied_head(ward):
@@ -178,7 +193,9 @@ def _with_a_tied_head(ward):
     apart.head.weight = apart.embed.weight
     ward.trained(Start(apart, adam(apart, 1e-3)))
     torch.manual_seed(ward.seed)
-    lm.attach(apart, "head", RANK, ALPHA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # here nobody reads that the head is tied
+        lm.attach(apart, [*LINEAR, "head"], RANK, ALPHA)
     ward.trained(Start(apart, adam(apart)))
     return apart
 
@@ -196,7 +213,6 @@ class Plain(LoRALinear):
 def late_dropout(ward, mended):
     """The base is in eval mode; its adapter, which has dropout, comes after that."""
     model = ward.adapted(layer=Plain, dropout=0.1)
-    model.load_state_dict(ward.saved, strict=False)
     if mended:
         model.eval()
-    return Patient(model, before=ward.before, twin=ward.sound.model)
+    return _loaded(ward, model, ward.saved, config(RANK, ALPHA))

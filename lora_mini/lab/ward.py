@@ -63,14 +63,15 @@ class Ward:
         """The Patient that a Start becomes by training."""
         rng, losses = random.Random(self.seed), []
         start.model.train()
-        with train.threads(1), warnings.catch_warnings(record=True) as said:
+        with train.threads(1), torch.enable_grad(), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             for _ in range(self.steps):
                 losses.append(self.step(start.model, start.optimizer, rng, start.counts))
                 if stopped():
                     break
         words = dict.fromkeys(str(w.message).split(". ")[0] for w in said)
-        return Patient(start.model.eval(), losses, start.optimizer, self.before, said=tuple(words))
+        return Patient(start.model.eval(), losses, start.optimizer, self.before, said=tuple(words),
+                       counts=start.counts)
 
     def unreached(self, start):
         """(names of what should train and gets no gradient from one batch, how many should)."""

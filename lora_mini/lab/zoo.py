@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lora_mini import audit
 from lora_mini.lab import specimens as made
+from lora_mini.lab.beside import shown
 from lora_mini.lab.patients import Start
 from lora_mini.lab.ward import PROBES, Ward
 
@@ -20,8 +21,9 @@ class Specimen:
     symptom: what somebody would type. group: under which heading the page has it; section: where
     notebook 14 does. reports: owner/repository#number. line: a first probe for a model of yours, an
     expression; peft: the same for a model of PEFT's, where it differs; alarm: which answer tells of
-    this bug. probe: the Ward's, by whose number broken and mended are told apart. unseen: what an
-    audit would have to be given, if it finds nothing. make: (ward, mended) -> a Start or a Patient;
+    this bug. probe: the Ward's, by whose number broken and mended are told apart. given: what an
+    audit must be given beside the model, to find it or to say more of it; unseen: why it finds
+    nothing even so. make: (ward, mended) -> a Start or a Patient;
     then: what is done to the Patient after its training.
     """
 
@@ -36,6 +38,7 @@ class Specimen:
     remedy: str
     probe: str
     make: Callable
+    given: str = ""
     unseen: str = ""
     peft: str = ""
     then: Callable = lambda ward, patient: patient
@@ -71,10 +74,10 @@ class Specimen:
 
 
 def heard(ward, patient):
-    """The Findings of an audit that is given all that there is of a patient.
+    """The Findings of an audit of a patient's model, with its optimizer and what was before.
 
-    A merged model has no adapter any more: there nothing from before is given, or the audit would
-    say just that.
+    What lies beside the model is given by `shown`. A merged model has no adapter any more: there
+    nothing from before is given, or the audit would say just that.
     """
     before = None if patient.merged else patient.before
     return audit.audit(patient.model, patient.optimizer, ward.batch, before=before)
@@ -87,6 +90,7 @@ MERGED, TWO = "Merged, it answers differently", "The same question, two answers"
 ENDLESS, RANKS = "It never stops", "The rank changes everything"
 GROUPS = (B_ZERO, LITTLE, AS_BASE, WORSE, MERGED, TWO, ENDLESS, RANKS)
 LEFT_OUT, AFTER = "Before and in training", "After training"
+FILE = "the merged file, and the model with its adapter apart"
 
 SPECIMENS = (
     Specimen(
@@ -162,7 +166,7 @@ SPECIMENS = (
         "is it False for all rows? (`labels`: what the loss counts, -100 elsewhere; `end`: the "
         "number of the end token.)",
         "give padding a token of its own, or mask by the sentences' lengths", "ends", made.no_end,
-        unseen="the labels"),
+        given="the batch with its labels, and `config.eos_token_id`"),
     Specimen(
         "names that don't fit", "It loads without an error and speaks like the base.",
         AS_BASE, "Patient B",
@@ -174,7 +178,7 @@ SPECIMENS = (
         "them; with PEFT, what is in the file. `adapters.load` refuses such a file, and PEFT warns "
         "of missing adapter keys.)",
         "rename them, and raise an error if any factor is left over or missing",
-        "apart", made.other_names, unseen="that it should have been trained",
+        "apart", made.other_names, given="the file",
         peft="sorted(set(tensors) ^ set(peft.get_peft_model_state_dict(model)))"),
     Specimen(
         "alpha lost", "Loaded elsewhere, it is a little worse at everything.",
@@ -185,7 +189,7 @@ SPECIMENS = (
         '[m.scaling for m in model.modules() if hasattr(m, "lora_A")][:1]',
         "is it another number than where it was trained?",
         "save alpha and rank with the factors, and compare the scale on both sides",
-        "apart", made.exported, unseen="the scale that it was trained with"),
+        "apart", made.exported, given="the file"),
     Specimen(
         "merged twice", "After the export it is worse, though nothing was trained.",
         MERGED, "Patient C",
@@ -195,7 +199,7 @@ SPECIMENS = (
         "near 1, the update is in the weight already; near 0, it isn't. (Of one layer: `W`, its "
         "weight now, `W0`, that of the base as published, and `U`, its update, scale and all.)",
         "merge into a copy, once; take the adapter off, or load the base anew",
-        "moved", made.merged_twice),
+        "moved", made.merged_twice, given=FILE),
     Specimen(
         "swallowed in 16 bits", "Merged in bfloat16, it answers a little differently.",
         MERGED, "Into 16 bits",
@@ -206,7 +210,8 @@ SPECIMENS = (
         "is the share that comes out unchanged large? (Of one layer: `W`, its weight, and `U`, its "
         "update, scale and all.)",
         "merge in float32 and keep it there, or leave the adapter apart",
-        "apart", made.sixteen_bits, unseen="the model before the merge"),
+        "apart", made.sixteen_bits,
+        given=FILE, unseen="but for rounding the file has the right sum"),
     Specimen(
         "merged into four bits", "Good with the adapter apart, ruined by merge and quantise.",
         MERGED, "Into four bits",
@@ -218,7 +223,7 @@ SPECIMENS = (
         "batch; `apart`: the same model with the adapter apart; `base`: that one with its adapter "
         "off.)",
         "leave the adapter apart, or merge into 16 bits", "apart", made.four_bits,
-        unseen="the model before the merge"),
+        given=FILE),
     Specimen(
         "merged into a tied head", "Merged, it speaks gibberish.",
         MERGED, "Into a tied head",
@@ -229,7 +234,7 @@ SPECIMENS = (
         "is it True, so that weights are tied? And is the head in the list of adapted layers?",
         "untie first: give the head a copy of its weight, and set `config.tie_word_embeddings = "
         "False`, or loading ties them again", "moved", made.tied,
-        unseen="the model before the merge"),
+        given="the model before the merge"),
     Specimen(
         "dropout awake", "Asked twice, it answers twice.",
         TWO, AFTER, ("huggingface/peft#3753",),
@@ -249,4 +254,4 @@ def named(name):
     return found[name]
 
 
-__all__ = ["GROUPS", "PROBES", "SPECIMENS", "Specimen", "Ward", "heard", "named"]
+__all__ = ["GROUPS", "PROBES", "SPECIMENS", "Specimen", "Ward", "heard", "named", "shown"]

@@ -1,6 +1,7 @@
 """What attach takes and refuses, by name, kind of layer and type; a refusal leaves no trace."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -157,6 +158,10 @@ def test_all_linear_says_when_it_takes_a_tied_head():
     model["head"].weight = model["emb"].weight
     with pytest.warns(UserWarning, match="'head', whose weight is tied to 'emb.weight'"):
         lm.attach(model, "all-linear", 2, 5)
+    lm.detach(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lm.attach(model, "all-linear", 2, 5, exclude="head")
 
 
 def test_buffers_are_the_models_own():

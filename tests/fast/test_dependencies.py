@@ -10,7 +10,8 @@ import build
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base", "playwright": "playwright-python"}
 PROJECT = tomllib.loads((build.ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 OPTIONAL = PROJECT["optional-dependencies"]
-NEEDS = [*PROJECT["dependencies"], *OPTIONAL["notebooks"], *OPTIONAL["test"]]
+NEEDS = list(dict.fromkeys([  # peft is in two of them
+    *PROJECT["dependencies"], *OPTIONAL["notebooks"], *OPTIONAL["test"], *OPTIONAL["llm"]]))
 
 
 def split(requirement):
@@ -21,7 +22,7 @@ def split(requirement):
 def from_environment():
     text = (build.ROOT / "environment.yml").read_text("utf-8")
     assert "conda-forge" in text
-    return dict(split(line) for line in re.findall(r"^  - ([\w-]+[<>=].*)$", text, re.M))
+    return dict(split(line) for line in re.findall(r"^ +- ([\w-]+[<>=].*)$", text, re.M))
 
 
 def test_both_files_name_the_same_packages_and_bounds():
@@ -48,7 +49,7 @@ def test_every_dependency_is_used(need):
     here = {"jupyterlab": ["start.py"], "pytest": ["start.py"], "matplotlib": ["lora_mini"],
             "ipywidgets": ["lessons"], "nbval": ["conftest.py"], "peft": ["tests"],
             "jupytext": ["build.py"], "nbclient": ["build.py"], "playwright": ["tests"],
-            "hypothesis": ["tests"], "notebook": ["tests"]}
+            "hypothesis": ["tests"], "notebook": ["tests"], "gguf": ["tests"]}
     places = [build.ROOT / place for place in here.get(name, ["lora_mini"])]
     files = [f for p in places for f in ([p] if p.is_file() else sorted(p.rglob("*.py")))]
     said = "".join(f.read_text("utf-8") for f in files if f.name != "test_dependencies.py")

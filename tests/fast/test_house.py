@@ -8,17 +8,22 @@ import build
 
 PACKAGE = build.ROOT / "lora_mini"
 GROUND = {"svd", "step", "lora", "targets", "copies", "ledger", "refusals"}
+LLAMA = {"gguf_file", "llama"}
 MAY = {  # a room or file: what of lora_mini it may import
     **{name: GROUND for name in GROUND},
     "world": {"world"},
     "model": GROUND,
     "quant": GROUND,
     "shapes": {"quant"},
+    "blocks": {"quant"},
+    "gguf_file": set(),
+    "llama": set(),
     "variants": GROUND,
     "audit": GROUND | {"model", "variants", "adapters", "audit"},
-    "adapters": GROUND | {"model", "variants", "adapters"},
+    "adapters": GROUND | LLAMA | {"model", "variants", "adapters"},
     "desk": GROUND | {"desk"},
-    "lab": GROUND | {"model", "variants", "quant", "audit", "adapters", "world", "desk", "lab", ""},
+    "lab": GROUND | LLAMA | {"model", "variants", "quant", "blocks", "audit", "adapters", "world",
+                             "desk", "lab", ""},
     "checks": GROUND | {"desk", "checks", "audit", "world", ""},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -286,7 +286,9 @@ def test_a_model_that_is_one_linear_layer_is_refused():
 def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone():
     model = make(tied=True)
     before = model.emb.weight.detach().clone()
-    lm.attach(model, ["head"], 2, 5)
+    with pytest.warns(UserWarning, match="'head', whose weight is tied to 'emb.weight'.*only its "
+                      "use here"):
+        lm.attach(model, ["head"], 2, 5)
     train(model)
     lm.merge(model)
     assert torch.equal(model.emb.weight, before) and model.head.base.weight is model.emb.weight
@@ -294,7 +296,8 @@ def test_an_adapter_on_a_tied_head_leaves_the_embedding_alone():
 
 def test_a_final_merge_of_a_tied_head_is_refused_and_changes_nothing():
     model = make(tied=True)
-    lm.attach(model, ["head", "up"], 2, 5)
+    with pytest.warns(UserWarning, match="whose weight is tied"):
+        lm.attach(model, ["head", "up"], 2, 5)
     train(model)
     shape = describe(model)
     with pytest.raises(ValueError, match="'head' is tied to 'emb.weight'.*keep_base=True"):

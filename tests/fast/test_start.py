@@ -199,8 +199,8 @@ def test_it_stays_small():
 def test_help_names_every_command_and_option(world):
     status, said = world.start("--help")
     assert status == 0 and not world.children
-    words = ["\n  (none) ", "\n  test ", "\n  run ", "\n  class ", "--solutions"]
-    words += ["--torch {auto,cpu,default}", "--no-browser"]
+    words = [f"\n  {word} " for word in ("(none)", "test", "run", "llm", "class")]
+    words += ["--torch {auto,cpu,default}", "--no-browser", "--solutions", "{test,llm,run,class}"]
     for word in [*words, "--verbose", "minutes", "my_notebooks/", "delete .venv"]:
         assert word in said
 
@@ -388,11 +388,37 @@ def test_what_pytorch_does_not_run_on_is_said_before_any_download(
 def test_the_tests_add_their_extra_and_the_way_back_adds_nothing(world):
     world.start()
     world.start("test")
-    assert not world.did("-m venv") and world.did(".[notebooks,test]")
+    assert not world.did("-m venv") and world.did(".[llm,notebooks,test]")
     world.start()
     assert not world.did("-m pip")
     world.start("test")
     assert not world.did("-m pip") and world.did("-m pytest")
+
+
+def test_llm_adds_its_extra_opens_the_course_and_is_asked_for_once(world):
+    world.start()
+    status, said = world.start("llm")
+    (course,) = world.did("-e")
+    assert status == 0 and course[-1] == ".[llm,notebooks]" and not world.did("-m venv")
+    assert "Adding what is needed." in said and "jupyterlab" in world.children[-1]
+    world.start("llm")
+    assert len(world.children) == 1 and world.did("jupyterlab")
+    world.start("test")
+    assert world.did(".[llm,notebooks,test]")
+
+
+def test_run_leaves_cells_out_that_need_what_is_not_there(world):
+    skip = "--ExecutePreprocessor.skip_cells_with_tag=needs-llm"
+    world.start("run")
+    assert len(world.did("nbconvert")) == len(world.did(skip)) == 2
+    world.start("llm")
+    world.start("run")
+    assert len(world.did("nbconvert")) == 2 and not world.did(skip)
+
+
+def test_llm_may_be_the_first_start(world):
+    assert world.start("llm")[0] == 0
+    assert world.did("-m venv") and world.did(".[llm,notebooks]") and world.did("jupyterlab")
 
 
 def test_a_changed_pyproject_brings_back_all_that_was_there(world):
@@ -400,7 +426,7 @@ def test_a_changed_pyproject_brings_back_all_that_was_there(world):
     world.gpu = True
     (world.root / "pyproject.toml").write_text(PROJECT + "\n")
     world.start()
-    assert world.did(".[notebooks,test]") and world.did("whl/cpu")
+    assert world.did(".[llm,notebooks,test]") and world.did("whl/cpu")
 
 
 def test_without_a_network_for_the_tests_the_course_still_opens(world):

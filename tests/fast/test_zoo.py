@@ -10,7 +10,7 @@ import torch
 
 import build
 from lora_mini import audit, detach
-from lora_mini.lab import chart, firstaid, zoo
+from lora_mini.lab import beside, chart, firstaid, zoo
 from lora_mini.lab.patients import Patient, layers
 from lora_mini.lab.ward import PROBES, Ward
 from lora_mini.world import text, train
@@ -50,6 +50,13 @@ def test_it_is_red_when_broken_and_green_when_mended(ward, patients, name):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_an_audit_finds_nothing_in_the_mended_ones(ward, patients, name):
     assert zoo.heard(ward, patients[name][1]) == []
+    assert zoo.shown(ward, patients[name][1]) == []
+
+
+def test_broken_and_mended_are_shown_with_the_same_kinds_of_things(patients):
+    for name, both in patients.items():
+        broken, mended = ([p.file is None, p.counts is None] for p in both)
+        assert broken == mended and not all(broken), name
 
 
 @pytest.mark.parametrize("name, words", [
@@ -64,9 +71,52 @@ def test_an_audit_names_the_cause_where_it_lies_in_the_model(ward, patients, nam
     assert words in "; ".join(map(str, zoo.heard(ward, patients[name][0])))
 
 
+@pytest.mark.parametrize("name, words", [
+    ("no end in the loss", "the end of the sentence is masked away"),
+    ("names that don't fit", "'base_model.model.' in place of 'base_model.model.base_model.'"),
+    ("alpha lost", "the file doesn't say its alpha"),
+    ("merged twice", "merged twice: the file has W + 2 s B A"),
+    ("merged into four bits", "neither the base's nor the sum"),
+    ("merged into a tied head", "an adapter sits on one side of a tie: head"),
+])
+def test_an_audit_names_the_cause_where_it_lies_beside_the_model(ward, patients, name, words):
+    assert words in "; ".join(map(str, zoo.shown(ward, patients[name][0])))
+
+
 @pytest.mark.parametrize("name", BY_NAME)
-def test_what_an_audit_may_not_find_says_why(ward, patients, name):
-    assert zoo.heard(ward, patients[name][0]) or BY_NAME[name].unseen
+def test_what_an_audit_must_be_given_and_what_it_can_not_find_is_said(ward, patients, name):
+    alone, more = (hear(ward, patients[name][0]) for hear in (zoo.heard, zoo.shown))
+    assert alone or BY_NAME[name].given
+    assert bool(alone or more) != bool(BY_NAME[name].unseen)
+
+
+def test_a_small_update_is_lost_in_a_file_that_is_right_but_for_rounding(ward, patients):
+    broken = patients["swallowed in 16 bits"][0]
+    assert {t.dtype for t in broken.file.values()} == {torch.bfloat16}
+    for name, layer in layers(broken.twin):
+        right = layer.base.weight + layer.update()
+        assert torch.equal(broken.file[f"{name}.weight"], right.bfloat16())
+    assert ward.apart(broken) > 0.1 and zoo.shown(ward, broken) == []
+
+
+def test_the_labelled_form_gives_the_towns_loss_and_logits(ward):
+    tokens, mask, _ = ward.draw(random.Random(0))
+    model = beside.Labelled(ward.sound.model)
+    with torch.no_grad():
+        out = model(tokens, tokens.masked_fill(mask == 0, beside.MASKED))
+        due = train.loss(ward.sound.model, tokens, mask).item()
+        assert out["loss"].item() == pytest.approx(due)
+        assert torch.equal(out["logits"], ward.sound.model(tokens[:, :-1]))
+    assert model.training is ward.sound.model.training is False
+
+
+def test_a_base_that_has_no_end_token_in_its_config_can_not_be_asked_for_it(ward, patients):
+    model = beside.Labelled(patients["no end in the loss"][0].model)
+    del model.config.eos_token_id
+    tokens = ward.draw(random.Random(0))[0]
+    labels = tokens.masked_fill(tokens == text.END, beside.MASKED)
+    batch = {"input_ids": tokens, "labels": labels.masked_fill(tokens == text.PAD, beside.MASKED)}
+    assert audit.audit(model, batch=batch) == []
 
 
 def test_a_smoke_test_finds_what_shows_in_three_steps(ward):

@@ -141,6 +141,15 @@ def test_a_lesson_that_breaks_a_rule_is_refused(project, old, new, words):
         build.assemble(project)
 
 
+def test_cells_that_need_the_extra_are_not_built_without_it(project, monkeypatch):
+    project.write_text(LESSON.replace('["measured"]', '["measured", "needs-llm"]'), "utf-8")
+    monkeypatch.setattr(build, "LLM", ("no_such_package",))
+    with pytest.raises(build.LessonError, match="needs-llm.*no_such_package"):
+        build.build(project, "learner")
+    monkeypatch.setattr(build, "LLM", ("numpy",))
+    assert build.build(project, "learner")
+
+
 def test_check_notices_a_lesson_not_rebuilt_a_stray_and_a_missing_notebook(project):
     folder = project.parent.parent / "notebooks"
     with pytest.raises(build.LessonError, match="77_toy.ipynb is missing"):

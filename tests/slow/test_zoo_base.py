@@ -17,4 +17,4 @@ def test_it_is_red_when_broken_and_green_when_mended_on_another_base(ward, speci
     broken, mended = specimen.broken(ward), specimen.mended(ward)
     assert specimen.red(ward, broken), specimen.number(ward, broken)
     assert not specimen.red(ward, mended), specimen.number(ward, mended)
-    assert zoo.heard(ward, mended) == []
+    assert zoo.heard(ward, mended) == zoo.shown(ward, mended) == []

@@ -1,0 +1,136 @@
+"""Teaching a real chat model from pairs of question and answer: encode, fit, measure, let it speak.
+
+Only the answer counts in the loss, its end included. No example is cut: one that is too long is
+refused, by name.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from lora_mini.world import train
+
+IGNORED = -100  # what cross-entropy leaves out
+
+
+def encode(tokenizer, question, answer, system=None, most=512):
+    """(tokens, labels) of one pair, two lists; the labels of the prompt are IGNORED.
+
+    Raises ValueError for more than `most` tokens, or an empty answer.
+    """
+    if not answer.strip():
+        raise ValueError(f"the answer to {question[:40]!r} is empty: there is nothing to learn")
+    start = prompt(tokenizer, question, system)
+    said = tokenizer(answer + tokenizer.eos_token, add_special_tokens=False).input_ids
+    if len(start) + len(said) > most:
+        raise ValueError(f"the pair that begins {question[:40]!r} has {len(start) + len(said)} "
+                         f"tokens, at most {most} fit: shorten it; nothing is cut off silently")
+    return start + said, [IGNORED] * len(start) + said
+
+
+def prompt(tokenizer, question, system=None, before=()):
+    """The tokens that the model reads before it answers; before: pairs as examples in the prompt.
+    """
+    messages = [{"role": "system", "content": system}] if system else []
+    for asked, answered in before:
+        messages += [{"role": "user", "content": asked},
+                     {"role": "assistant", "content": answered}]
+    messages.append({"role": "user", "content": question})
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def masked(rows):
+    """The share of tokens that do not count in the loss."""
+    labels = [label for _, found in rows for label in found]
+    return labels.count(IGNORED) / len(labels)
+
+
+def padded(rows, pad=0):
+    """A batch for a Hugging Face model: tokens and labels (B, T), the mask of what is no padding.
+    """
+    T = max(len(tokens) for tokens, _ in rows)
+    tokens = torch.tensor([t + [pad] * (T - len(t)) for t, _ in rows])
+    labels = torch.tensor([found + [IGNORED] * (T - len(found)) for _, found in rows])
+    there = torch.tensor([[1] * len(t) + [0] * (T - len(t)) for t, _ in rows])
+    return {"input_ids": tokens, "labels": labels, "attention_mask": there}
+
+
+@dataclass
+class Lesson:
+    """What a run of `fit` went through: the loss of each step, and whether it was interrupted."""
+
+    losses: list = field(default_factory=list)
+    whole: bool = True
+
+
+def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True):
+    """Train what is trainable in `model` on rows of `encode` with AdamW: a Lesson.
+
+    The rate rises over the first tenth of the steps and falls to zero at the last. Raises
+    FloatingPointError when the loss is no finite number; Ctrl+C ends the run, the Lesson says so.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
+    rng, lesson, mode = random.Random(seed), Lesson(), model.training
+    torch.manual_seed(seed)
+    order = [row for _ in range(epochs) for row in rng.sample(rows, len(rows))]
+    batches = [order[i:i + size] for i in range(0, len(order), size)]
+    model.train()
+    try:
+        for step, batch in enumerate(tqdm(batches, disable=not progress, leave=False)):
+            for group in optimizer.param_groups:
+                group["lr"] = train.rate_at(step, len(batches), rate, max(1, len(batches) // 10))
+            loss = nats(model, batch)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step}: lower the "
+                                         f"rate, {rate:g}")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, clip)
+            optimizer.step()
+            lesson.losses.append(loss.item())
+    except KeyboardInterrupt:
+        lesson.whole = False
+    finally:
+        model.train(mode)
+    return lesson
+
+
+def nats(model, rows, total=False):
+    """The loss of a batch of rows, nats a counted token; with `total` the sum, and their number.
+
+    The head is applied only where a label counts: with 49,152 words it is a large part of a step.
+    """
+    batch = {name: t.to(model.device) for name, t in padded(rows).items()}
+    hidden = model.model(batch["input_ids"], attention_mask=batch["attention_mask"])[0][:, :-1]
+    labels = batch["labels"][:, 1:]
+    counts = labels != IGNORED
+    each = F.cross_entropy(model.lm_head(hidden[counts]).float(), labels[counts], reduction="none")
+    return (each.sum(), each.numel()) if total else each.mean()
+
+
+@torch.no_grad()
+def held_out(model, rows, size=8):
+    """Nats a counted token over all rows, in eval mode."""
+    mode = model.training
+    model.eval()
+    found = [nats(model, rows[i:i + size], total=True) for i in range(0, len(rows), size)]
+    model.train(mode)
+    return sum(some.item() for some, _ in found) / sum(n for _, n in found)
+
+
+@torch.no_grad()
+def answers(model, tokenizer, prompts, most=80):
+    """Greedy answers, all prompts in one batch: a list of texts."""
+    mode, T = model.training, max(map(len, prompts))
+    model.eval()
+    tokens = torch.tensor([[0] * (T - len(p)) + p for p in prompts])  # padded on the left
+    there = torch.tensor([[0] * (T - len(p)) + [1] * len(p) for p in prompts])
+    out = model.generate(input_ids=tokens.to(model.device), max_new_tokens=most, do_sample=False,
+                         attention_mask=there.to(model.device))
+    model.train(mode)
+    return [text.strip() for text in tokenizer.batch_decode(out[:, T:], skip_special_tokens=True)]

@@ -1,0 +1,101 @@
+"""Teaching a chat model: only the answer counts, nothing is cut, the loss is Hugging Face's own."""
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", reason="the extra llm is not installed")
+
+import lora_mini as lm  # noqa: E402
+from lora_mini.lab import tutor  # noqa: E402
+
+
+class Words:
+    """A tokenizer of words, with the methods that are used of a real one."""
+
+    eos_token = " <end>"
+
+    def __init__(self):
+        self.known = ["<pad>"]
+
+    def __call__(self, text, add_special_tokens):
+        words = text.split()
+        self.known += [word for word in dict.fromkeys(words) if word not in self.known]
+        return type("Found", (), {"input_ids": [self.known.index(word) for word in words]})
+
+    def apply_chat_template(self, messages, add_generation_prompt, tokenize):
+        assert add_generation_prompt and not tokenize
+        return " ".join(f"<{m['role']}> {m['content']}" for m in messages) + " <assistant>"
+
+
+def tiny(vocab=40, d=16, layers=2):
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        vocab_size=vocab, hidden_size=d, intermediate_size=2 * d, num_hidden_layers=layers,
+        num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+        initializer_range=0.3)).eval()
+
+
+@pytest.fixture
+def rows():
+    words = Words()
+    pairs = [("how are you", "well thanks"), ("is it late", "no it is early today"), ("a b", "c")]
+    return [tutor.encode(words, *pair, system="be kind") for pair in pairs]
+
+
+def test_only_the_answer_and_its_end_count():
+    words = Words()
+    tokens, labels = tutor.encode(words, "how are you", "well thanks", system="be kind")
+    assert [words.known[t] for t in tokens] == (
+        "<system> be kind <user> how are you <assistant> well thanks <end>".split())
+    assert labels == [tutor.IGNORED] * 8 + tokens[8:]
+    assert tutor.masked([(tokens, labels)]) == 8 / 11
+
+
+def test_what_is_too_long_or_empty_is_refused_by_name():
+    with pytest.raises(ValueError, match="'how are you' has 7 tokens, at most 6 fit"):
+        tutor.encode(Words(), "how are you", "fine", most=6)
+    with pytest.raises(ValueError, match="answer to 'how are you' is empty"):
+        tutor.encode(Words(), "how are you", "  ")
+
+
+def test_examples_stand_before_the_question_in_a_prompt():
+    words = Words()
+    tokens = tutor.prompt(words, "three", before=[("one", "two")])
+    assert [words.known[t] for t in tokens] == (
+        "<user> one <assistant> two <user> three <assistant>".split())
+
+
+@pytest.mark.parametrize("shape", [(40, 16, 2), (64, 24, 3)])
+def test_the_loss_is_that_of_the_model_itself(rows, shape):
+    model, batch = tiny(*shape), tutor.padded(rows)
+    assert tutor.nats(model, rows).item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+    counted = sum(label != tutor.IGNORED for _, labels in rows for label in labels)
+    assert tutor.nats(model, rows, total=True)[1] == counted
+    assert tutor.held_out(model, rows, size=2) == pytest.approx(
+        tutor.nats(model, rows).item(), rel=1e-5)
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_and_the_mode_alone(rows):
+    model = tiny()
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    lm.attach(model, "all-linear", rank=2, alpha=6)
+    done = tutor.fit(model, rows, 1e-2, epochs=40, size=2, progress=False)
+    assert done.whole and len(done.losses) == 60 and not model.training
+    assert tutor.held_out(model, rows) < 0.7 * done.losses[0]
+    now = dict(model.named_parameters())
+    assert all(torch.equal(p, now.get(n, now.get(n.replace(".weight", ".base.weight"))))
+               for n, p in before.items())
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 0: lower the rate"):
+        with torch.no_grad():
+            next(p for n, p in model.named_parameters() if "lora_B" in n).fill_(float("nan"))
+        tutor.fit(model, rows, 1e-3, progress=False)
+
+
+def test_answers_do_not_depend_on_who_else_is_in_the_batch(rows):
+    model = tiny()
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 39, 0
+    words = type("Words", (), {"batch_decode": staticmethod(lambda out, skip_special_tokens: [
+        " ".join(map(str, row.tolist())) for row in out])})
+    prompts = [tokens[:6 + i] for i, (tokens, _) in enumerate(rows)]
+    together = tutor.answers(model, words, prompts, most=5)
+    assert together == [tutor.answers(model, words, [p], most=5)[0] for p in prompts]
