@@ -11,23 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lora_mini as lm
 from lora_mini import adapters, blocks
 from lora_mini.blocks import Q41Linear
-from lora_mini.quant import to_four_bits
 from lora_mini.variants import DoRALinear, PiSSALinear
+from tests.fixtures import four_bits as nets
+from tests.fixtures.four_bits import dense
 
 
 def linear(d_in=64, d_out=40, bias=True, seed=0):
     torch.manual_seed(seed)
     return nn.Linear(d_in, d_out, bias)
-
-
-def dense(four):
-    """An nn.Linear with the rounded weight."""
-    made = nn.Linear(four.in_features, four.out_features, four.bias is not None)
-    with torch.no_grad():
-        made.weight.copy_(four.dequantize())
-        if four.bias is not None:
-            made.bias.copy_(four.bias)
-    return made
 
 
 @pytest.fixture
@@ -145,46 +136,13 @@ def test_it_is_saved_and_loaded_as_a_state_dict():
     assert torch.equal(other.weight, four.weight) and torch.equal(other.bias, four.bias)
 
 
-class Net(nn.Module):
-    """x (n, 32) -> (n, 4)."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.up, self.down, self.head = nn.Linear(32, 96), nn.Linear(96, 32), nn.Linear(32, 4)
-
-    def forward(self, x):
-        return self.head(self.down(torch.tanh(self.up(x))))
-
-
 def four_and_dense():
-    four, same = Net(), Net()
-    assert to_four_bits(four, "all-linear", exclude="head", layer=Q41Linear) == ["up", "down"]
-    for name in ("up", "down"):
-        setattr(same, name, dense(four.get_submodule(name)))
-    return four, same
+    return nets.four_and_dense(32, 96, Q41Linear)
 
 
 @pytest.mark.parametrize("layer", [lm.LoRALinear, DoRALinear, PiSSALinear])
 def test_an_adapter_on_blocks_trains_as_on_the_rounded_weight(layer):
-    four, same = four_and_dense()
-    x, y = torch.randn(30, 32), torch.randn(30, 4)
-    for model in (four, same):
-        torch.manual_seed(1)
-        lm.attach(model, ["up", "down"], 2, 5, layer=layer)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-        for _ in range(5):
-            optimizer.zero_grad()
-            (model(x) - y).square().mean().backward()
-            optimizer.step()
-    torch.testing.assert_close(four(x), same(x), rtol=1e-4, atol=1e-5)
-    apart = four(x)
-    lm.merge(four)
-    torch.testing.assert_close(four(x), apart, rtol=1e-4, atol=1e-5)
-    lm.unmerge(four)
-    before = four.up.base.blocks.clone()
-    lm.detach(four)
-    assert type(four.up) is Q41Linear and torch.equal(four.up.blocks, before)
+    nets.trains_alike(*four_and_dense(), layer, "blocks")
 
 
 def test_an_adapter_of_such_a_base_is_saved_and_knows_its_base(tmp_path):

@@ -12,6 +12,8 @@ import lora_mini as lm
 from lora_mini import adapters, quant
 from lora_mini.quant import NF4, FourBitLinear, to_four_bits
 from lora_mini.variants import DoRALinear, PiSSALinear
+from tests.fixtures import four_bits as nets
+from tests.fixtures.four_bits import dense
 
 PUBLISHED = [  # QLoRA, appendix E
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -23,16 +25,6 @@ PUBLISHED = [  # QLoRA, appendix E
 def linear(d_in=48, d_out=40, bias=True, seed=0):
     torch.manual_seed(seed)
     return nn.Linear(d_in, d_out, bias)
-
-
-def dense(four):
-    """An nn.Linear with the rounded weight."""
-    made = nn.Linear(four.in_features, four.out_features, four.bias is not None)
-    with torch.no_grad():
-        made.weight.copy_(four.dequantize())
-        if four.bias is not None:
-            made.bias.copy_(four.bias)
-    return made
 
 
 def test_nf4_has_the_published_levels():
@@ -179,46 +171,13 @@ def test_it_is_saved_and_loaded_as_a_state_dict():
     assert torch.equal(other.weight, four.weight) and torch.equal(other.bias, four.bias)
 
 
-class Net(nn.Module):
-    """x (n, 6) -> (n, 4)."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.up, self.down, self.head = nn.Linear(6, 70), nn.Linear(70, 6), nn.Linear(6, 4)
-
-    def forward(self, x):
-        return self.head(self.down(torch.tanh(self.up(x))))
-
-
 def four_and_dense():
-    four, same = Net(), Net()
-    assert to_four_bits(four, "all-linear", exclude="head") == ["up", "down"]
-    for name in ("up", "down"):
-        setattr(same, name, dense(four.get_submodule(name)))
-    return four, same
+    return nets.four_and_dense(6, 70, FourBitLinear)
 
 
 @pytest.mark.parametrize("layer", [lm.LoRALinear, DoRALinear, PiSSALinear])
 def test_an_adapter_on_four_bits_trains_as_on_the_rounded_weight(layer):
-    four, same = four_and_dense()
-    x, y = torch.randn(30, 6), torch.randn(30, 4)
-    for model in (four, same):
-        torch.manual_seed(1)
-        lm.attach(model, ["up", "down"], 2, 5, layer=layer)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-        for _ in range(5):
-            optimizer.zero_grad()
-            (model(x) - y).square().mean().backward()
-            optimizer.step()
-    torch.testing.assert_close(four(x), same(x), rtol=1e-4, atol=1e-5)
-    apart = four(x)
-    lm.merge(four)
-    torch.testing.assert_close(four(x), apart, rtol=1e-4, atol=1e-5)
-    lm.unmerge(four)
-    before = four.up.base.codes.clone()
-    lm.detach(four)
-    assert type(four.up) is FourBitLinear and torch.equal(four.up.codes, before)
+    nets.trains_alike(*four_and_dense(), layer, "codes")
 
 
 def test_a_final_merge_leaves_full_weights_that_can_be_rounded_again():
@@ -240,28 +199,28 @@ def test_an_adapter_of_a_four_bit_base_is_saved_and_knows_its_base(tmp_path):
     adapters.save(four, tmp_path)
     other, x = four_and_dense()[0], torch.randn(5, 6)
     assert adapters.load(other, tmp_path).checked and torch.equal(other(x), four(x))
-    for wrong in (Net(), four_and_dense()[0]):
+    for wrong in (nets.Net(6, 70), four_and_dense()[0]):
         if wrong.up.__class__ is FourBitLinear:
             wrong.up.codes[0] ^= 3  # one weight, another level
         with pytest.raises(ValueError, match="trained on another base"):
             adapters.load(wrong, tmp_path)
-    assert not adapters.load(Net(), tmp_path, any_base=True).checked
+    assert not adapters.load(nets.Net(6, 70), tmp_path, any_base=True).checked
 
 
 def test_a_shared_layer_stays_shared_and_what_can_not_be_is_refused():
-    model = Net()
+    model = nets.Net(6, 70)
     model.twin = model.up
     to_four_bits(model, ["up", "twin"])
     assert model.twin is model.up
     with pytest.raises(ValueError, match="matches no module"):
-        to_four_bits(Net(), "q_proj")
+        to_four_bits(nets.Net(6, 70), "q_proj")
     with pytest.raises(TypeError, match="expected an nn.Linear, got a FourBitLinear"):
         FourBitLinear.from_linear(model.up)
-    adapted = Net()
+    adapted = nets.Net(6, 70)
     lm.attach(adapted, "up", 2, 5)
     with pytest.raises(ValueError, match="lies inside an adapter: quantise the base first"):
         to_four_bits(adapted, "up.base")
-    adapted = Net()
+    adapted = nets.Net(6, 70)
     lm.attach(adapted, "up", 2, 5, modules_to_save=["down"])
     with pytest.raises(ValueError, match="'down.copy' lies inside an adapter"):
         to_four_bits(adapted, "down.copy")
