@@ -1,4 +1,4 @@
-"""What somebody has at hand beside a model of the zoo, given to the audit: its file, or the labels.
+"""What an audit is given of a patient of the zoo: the model alone, or its file and labels, too.
 
 The files are real ones, safetensors in a folder that is gone afterwards.
 """
@@ -17,6 +17,16 @@ from lora_mini import audit
 from lora_mini.adapters.reading import CONFIG, TENSORS
 
 MASKED = -100  # the label of what the loss doesn't count
+
+
+def heard(ward, patient):
+    """The Findings of an audit of a patient's model, with its optimizer and what was before.
+
+    What lies beside the model is given by `shown`. A merged model has no adapter any more: there
+    nothing from before is given, or the audit would say just that.
+    """
+    before = None if patient.merged else patient.before
+    return audit.audit(patient.model, patient.optimizer, ward.batch, before=before)
 
 
 def shown(ward, patient):

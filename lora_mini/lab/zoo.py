@@ -7,9 +7,8 @@ first aid (`firstaid`) and notebook 14 say what stands here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lora_mini import audit
 from lora_mini.lab import specimens as made
-from lora_mini.lab.beside import shown
+from lora_mini.lab.beside import heard, shown
 from lora_mini.lab.patients import Start
 from lora_mini.lab.ward import PROBES, Ward
 
@@ -71,16 +70,6 @@ class Specimen:
         if not isinstance(start, Start):
             return None
         return ward.smoked(start)
-
-
-def heard(ward, patient):
-    """The Findings of an audit of a patient's model, with its optimizer and what was before.
-
-    What lies beside the model is given by `shown`. A merged model has no adapter any more: there
-    nothing from before is given, or the audit would say just that.
-    """
-    before = None if patient.merged else patient.before
-    return audit.audit(patient.model, patient.optimizer, ward.batch, before=before)
 
 
 B_ZERO, LITTLE = "B stays zero, whether the loss falls or not", "B moves, and little is learned"
