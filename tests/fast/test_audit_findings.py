@@ -118,6 +118,9 @@ def test_an_audit_leaves_the_model_as_it_is():
 
 def test_a_finding_is_one_line():
     assert str(Finding("what", "a\nb", "1 of 2", "do")) == "what: a b (1 of 2); do"
+    known = Finding("the base trains", "a", "1", "do")
+    assert str(known) == ("the base trains: a (1); do; see docs/my-adapter-does-not-learn.md"
+                          "#a-base-left-trainable")
 
 
 @pytest.mark.parametrize("arguments, options", [

@@ -10,6 +10,7 @@ import torch
 
 import build
 from lora_mini import audit, detach
+from lora_mini.audit.findings import SECTIONS
 from lora_mini.lab import beside, chart, firstaid, zoo
 from lora_mini.lab.patients import Patient, layers
 from lora_mini.lab.ward import PROBES, Ward
@@ -286,3 +287,19 @@ def test_a_run_that_is_stopped_makes_one_step_and_is_not_kept(capsys):
         assert len(ward.sound.losses) == 1
     assert ward.kept == {} and "Stopped" in capsys.readouterr().out
     assert len(ward.sound.losses) == 5 and ward.sound is ward.sound
+
+
+def test_each_section_that_a_finding_names_is_on_the_page():
+    page = build.PAGE.read_text("utf-8")
+    there = {firstaid.anchor(title) for title in re.findall(r"^#+ (.+)$", page, re.M)}
+    assert set(SECTIONS.values()) <= there
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_an_audit_finds_leads_to_the_page_and_one_finding_to_the_very_section(
+        ward, patients, name):
+    broken, one = patients[name][0], BY_NAME[name]
+    found = zoo.heard(ward, broken) + zoo.shown(ward, broken)
+    due = {firstaid.anchor(one.name), firstaid.anchor(one.group)}
+    assert not found or {finding.more.partition("#")[2] for finding in found} & due
+    assert all(finding.more in str(finding) for finding in found)
