@@ -122,6 +122,7 @@ def _plain(row):
     lines += [f"{each['condition']}: {each['words']}: {_holds(each)}" for each in row["conditions"]]
     lines += [f"{each['fact'].replace('_', ' ')}: {_yes(each['seen'])}" for each in row["facts"]]
     lines += [f"{_upper(row['note'])}."] if row["note"] else []
+    lines += [f"What is compared: {row['statistic']}."]
     return [*lines, f"In print, {row['source']}: {row['source_value']}.", *_made(row),
             f"What would change our mind: {row['changes']}."]
 
@@ -167,7 +168,7 @@ def markdown(found):
     for row in found["claims"]:
         lines += ["", *_section(row)]
     lines += ["", "## Our own bets", "",
-              "Made before the records were. Those that failed come first.", "",
+              "Made before the records were. Those that came true least come first.", "",
               *_predicted(found["predictions"])]
     lines += ["", "## Where papers contradict each other"]
     for each in found["disputes"]:

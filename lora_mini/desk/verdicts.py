@@ -201,7 +201,8 @@ def spoken():
 def seen(values, rules, many=1, name=""):
     """A contrast in words: what it came to, its mean and its interval.
 
-    Of a ratio the factor is shown: what the rival pays over what the subject pays.
+    Of a ratio the factor is shown: what the rival pays over what the subject pays. Where a bound
+    would print as the margin itself, it has a third decimal.
     """
     came, found = outcome(values, reach(rules), many)
     if found is None:
@@ -209,9 +210,18 @@ def seen(values, rules, many=1, name=""):
     if rules["kind"] == "ratio":
         if not any(values):
             return f"{name}: equal, both learned it as well as the base knows its own styles"
-        mean, low, high = (f"{math.exp(x):.2f}" for x in (found.mean, found.low, found.high))
-        return f"{name}: {came}, factor {mean} [{low}, {high}]"
-    return f"{name}: {came}, {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+        edges = rules["margin"], 1 / rules["margin"]
+        low, high = (_bound(math.exp(x), edges) for x in (found.low, found.high))
+        return f"{name}: {came}, factor {math.exp(found.mean):.2f} [{low}, {high}]"
+    edges = rules["margin"], -rules["margin"]
+    low, high = (_bound(x, edges, "+") for x in (found.low, found.high))
+    return f"{name}: {came}, {found.mean:+.2f} [{low}, {high}]"
+
+
+def _bound(value, edges, sign=""):
+    """The end of an interval: two decimals, three where two would print an edge of the margin."""
+    short = f"{value:{sign}.2f}"
+    return f"{value:{sign}.3f}" if short in [f"{edge:{sign}.2f}" for edge in edges] else short
 
 
 def expect(sentence, seen, *, of=None):

@@ -532,6 +532,13 @@ def test_a_measured_verdict_prints_its_intervals_and_settles_the_bet(home, capsy
     assert "not this time" in said
     assert verdicts.seen([0.25] * 3, {"kind": "share", "margin": 0.2}, 2, "x") == \
         "x: better, +0.25 [+0.25, +0.25]"
+    assert verdicts.seen([-0.198] * 3, {"kind": "share", "margin": 0.2}, 2, "x") == \
+        "x: equal, -0.20 [-0.198, -0.198]"  # a bound never prints as the margin
+    for factor, words in ((1.498, "equal, factor 1.50 [1.498, 1.498]"),
+                          (1 / 1.502, "worse, factor 0.67 [0.666, 0.666]"),
+                          (1.494, "equal, factor 1.49 [1.49, 1.49]")):
+        assert verdicts.seen([math.log(factor)] * 3, {"kind": "ratio", "margin": 1.5}, 2,
+                             "x") == f"x: {words}"
     assert verdicts.seen([0.0] * 3, {"kind": "ratio", "margin": 1.5}, 1, "x").endswith(
         "both learned it as well as the base knows its own styles")
 

@@ -5,7 +5,7 @@ from itertools import product
 
 from lora_mini.desk.checks import answer, none_or
 
-BY_HAND = {"factor 1.80 [1.55, 2.09]": "better", "factor 1.24 [1.02, 1.45]": "equal",
+BY_HAND = {"factor 1.80 [1.55, 2.09]": "better", "factor 1.22 [1.02, 1.45]": "equal",
            "factor 0.59 [0.48, 0.71]": "open", "factor 0.55 [0.47, 0.64]": "worse",
            "share +0.15 [+0.04, +0.26]": "open"}
 OUTCOMES = ("better", "worse", "equal", "open")
