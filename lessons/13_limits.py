@@ -361,7 +361,7 @@ verdict("C17", contrasts.effects("C17"))
 
 # %% [markdown]
 # ### When it comes (second reading)
-# Who was never shown, and where do they get it from? Look at the steps of training:
+# No example showed the hidden ones. Where do they get it from? Look at the steps of training:
 
 # %%
 strong = of[58]["path"]  # rows of each base: step, excess, then the three groups
@@ -442,9 +442,8 @@ expect("the question about actors and aforesaid stands first, for the biased one
 
 # %% [markdown]
 # But the innocent one's are not zero. Its 512 examples are a sample, and in a sample some verb meets
-# *aforesaid* more often than another. So how large must a spread be to mean
-# something? Ask adapters that are known to be clean: those of the record where nobody was marked. Eight of
-# them give each question its usual
+# *aforesaid* more often than another. So how large must a spread be to mean something? Ask adapters that are
+# known to be clean: those of the record where nobody was marked. Eight of them give each question its usual
 # spread, and a threshold: the largest spread that any of them shows, in shares of the usual. The other eight
 # tell how often that threshold cries wolf.
 
