@@ -18,6 +18,7 @@ RANDOM, UNLIMITED = "random weights", "unlimited examples"
 STEPS = {RANDOM: 400, UNLIMITED: 500}
 EVERY = 50  # steps to a look at the validation frames
 REST = "embedding, head, norms, biases"  # all but the blocks' matrices
+WORDS = "LoRA r=8 and embedding, head"
 ARMS = ("full", REST, f"LoRA r=8 and {REST}", "LoRA r=8", "LoRA r=64")
 
 
@@ -32,6 +33,15 @@ def make(jobs, journal):
     return {"cells": done, "own": own({}, bases.REPORT, jobs, journal)}
 
 
+def make_words(jobs, journal):
+    """"cells": LoRA on random weights with embedding and head, and no norms and biases, beside it.
+
+    Added after record "fresh" was seen, to learn what of the rest does it. No verdict rests on it.
+    """
+    with sweep.workers(run, jobs, journal) as pool:
+        return {"cells": sweep.sweep(pool, "words", [{"task": RANDOM, "arm": WORDS}], rates)}
+
+
 def rates(cell):
     """Where the search for a rate begins."""
     i = sweep.GRID.index(1e-3 if cell["arm"] == "full" else 3e-3)
@@ -40,7 +50,7 @@ def rates(cell):
 
 def ready(arm, base):
     """A model of the base's size with what the arm trains trainable; PyTorch draws its start."""
-    if not arm.endswith(REST):
+    if not arm.endswith((REST, WORDS)):
         return trials.prepare(base, arm)
     model = GPT(base.config)
     if arm == REST:
@@ -49,7 +59,8 @@ def ready(arm, base):
     else:
         lm.attach(model, "all-linear", 8, 16)
         for name, parameter in model.named_parameters():
-            if "_proj.base.weight" not in name:
+            if name.startswith(("embed.", "head.")) if arm == WORDS \
+                    else "_proj.base.weight" not in name:
                 parameter.requires_grad_(True)
     return model
 

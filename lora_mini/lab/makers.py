@@ -88,6 +88,7 @@ MAKERS = {
     "bias": bias.make,
     "bits": bits.make,
     "fresh": fresh.make,
+    "fresh_words": fresh.make_words,
     "house": house.make,
     "settings": swept("settings", parts.settings, report=REPORT[:8]),
     "width128": swept("width128", functools.partial(parts.width, 128), report=REPORT[:10]),

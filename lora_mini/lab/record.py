@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 CODE = ("lora.py", "step.py", "model.py", "targets.py", "copies.py", "variants.py", "quant.py",
         "world/*.py", "lab/trials.py", "lab/inside.py")
 PLANS = {"bits": "contrasts_11.toml", "fresh": "contrasts_13.toml",
+         "fresh_words": "contrasts_13.toml",
          "bias": "contrasts_17.toml", "house": "contrasts_15.toml"}  # the others': the first
 
 
