@@ -53,6 +53,21 @@ class Finding:
         return " ".join(f"{line}{self.more and f'; see {self.more}'}".split())
 
 
+class Findings(list):
+    """A list of Findings. unseen: what could not be looked at, and what it would have taken.
+
+    As a text: a line for each finding, and one for what is unseen.
+    """
+
+    def __init__(self, found, unseen=()):
+        super().__init__(found)
+        self.unseen = tuple(unseen)
+
+    def __str__(self):
+        lines = list(map(str, self)) or ["no fault found"]
+        return "\n".join(lines + [f"not looked at: {'; '.join(self.unseen)}"] * bool(self.unseen))
+
+
 def listed(names, most=4):
     """The first few of some names, and how many there are beside them."""
     names = list(dict.fromkeys(names))

@@ -9,7 +9,7 @@ from lora_mini.audit.before import Snapshot
 from lora_mini.audit.case import Case
 from lora_mini.audit.factors import inactive_trains, nested, numbers, scales, twice
 from lora_mini.audit.file import stored
-from lora_mini.audit.findings import Finding
+from lora_mini.audit.findings import Finding, Findings
 from lora_mini.audit.forward import bare, device_of, moved, run
 from lora_mini.audit.labels import end_masked, labels, loss
 from lora_mini.audit.layers import adapted, own
@@ -25,11 +25,20 @@ CHECKS = (numbers, zero_B, sizes, rates, missing, stale, frozen_held, decays, ba
           merged_dropout, worn, patterns, labels, loss, end_masked, adapted_ties, stored)
 
 
+UNSEEN = {  # without this argument: what is not looked at
+    "optimizer": "rates, decay and what trains (optimizer)",
+    "batch": "outputs, labels, which layers are reached (batch)",
+    "before": "what training changed (before)",
+    "file": "what was saved (file)",
+}
+
+
 def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=None):
-    """A list of Findings, empty for a sound model; the model is left as it is.
+    """Findings, a list, empty for a sound model; the model is left as it is.
 
     Before training: `before = snapshot(model, batch)`; after it, `audit(model, optimizer, batch,
-    before=before, file=folder)`. Less may be given, and less is looked at.
+    before=before, file=folder)`. Less may be given, and less is looked at: the list's `unseen`, and
+    its last line as a text, say what is not.
 
     model: with layers of lora_mini's or of PEFT's LoRA. optimizer: the one that trains it; whether
     the update is large enough is judged from 50 of its steps on. batch: a tensor, a tuple of
@@ -58,19 +67,22 @@ def audit(model, optimizer=None, batch=None, *, before=None, file=None, scaler=N
         raise TypeError(f"scaler: expected a GradScaler, got {type(scaler).__name__}")
     if scaler is None and hasattr(getattr(optimizer, "scaler", None), "get_scale"):
         scaler = optimizer.scaler  # accelerate's optimizer brings its own
+    given = {"optimizer": optimizer, "batch": batch, "before": before, "file": file}
+    unseen = [words for name, words in UNSEEN.items() if given[name] is None]
     model = bare(model)
     tears = torn(model, before)
     if not own(model):
         meant = optimizer is not None or file is not None \
             or before is not None and not before.start
-        return [Finding("no adapter", "the whole model", "0 adapted layers",
-                        "attach one before the optimizer is built")] if meant else tears
+        return Findings([Finding("no adapter", "the whole model", "0 adapted layers", "attach one "
+                                 "before the optimizer is built")] if meant else tears, unseen)
     batch, (on, loss), cannot = _run(model, batch)
     layers, empty = [], []
     for layer in adapted(model):
         (empty if any(p.is_meta for p in layer.factors.values()) else layers).append(layer)
     case = Case(model, optimizer, batch, before, layers, empty, on, loss, file, scaler)
-    return cannot + tears + [finding for check in CHECKS for finding in _looked(check, case)]
+    found = [finding for check in CHECKS for finding in _looked(check, case)]
+    return Findings(cannot + tears + found, unseen)
 
 
 def _looked(check, case):

@@ -36,8 +36,7 @@ from lora_mini.audit import audit, snapshot
 
 before = snapshot(model, batch)             # before training
 ...                                         # train
-for finding in audit(model, optimizer, batch, before=before, file=folder):
-    print(finding)
+print(audit(model, optimizer, batch, before=before, file=folder))
 ```
 
 `file`: where the adapter was saved, or the merged model; a merged file is held against the model

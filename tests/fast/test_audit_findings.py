@@ -429,3 +429,20 @@ def test_a_merge_in_training_mode_with_dropout_is_found():
     lm.merge(model)
     one(["merged in training mode", "2 of 2"], model)
     assert said(model.eval()) == []
+
+
+def test_what_was_not_given_is_said_and_is_no_finding(tmp_path):
+    model = gpt()
+    optimizer, before = adam(model), snapshot(model, TOKENS)
+    train(model, optimizer)
+    adapters.save(model, tmp_path)
+    found = audit(model, optimizer, TOKENS, before=before, file=tmp_path)
+    assert found == [] and found.unseen == () and str(found) == "no fault found"
+    for name, words in {"optimizer": "rates", "batch": "outputs", "before": "training",
+                        "file": "saved"}.items():
+        given = {"optimizer": optimizer, "batch": TOKENS, "before": before, "file": tmp_path}
+        less = audit(model, **given | {name: None})
+        assert less == [] and [words in said for said in less.unseen] == [True]
+        assert str(less).splitlines()[0] == "no fault found"
+        assert str(less).splitlines()[1].startswith("not looked at: ")
+    assert len(audit(model).unseen) == 4
