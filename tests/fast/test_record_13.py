@@ -83,3 +83,16 @@ def test_a_watched_run_leaves_the_model_at_the_checkpoint_that_it_reports():
     found = parts.watched(model, style, held_out, 3.0, seed=0, steps=24, every=2)
     assert found["step"] < 24
     assert measure.excess(model, held_out).total == pytest.approx(found["chooses"], rel=1e-5)
+
+
+def test_embedding_and_head_alone_are_a_record_of_their_own():
+    found = record.load("fresh_words")
+    cell, = found["cells"]
+    assert found["about"]["plan"] == record.plan_hash("fresh_words") == record.plan_hash("fresh")
+    means = {float(rate): fmean(seen["chooses"]) for rate, seen in cell["tried"].items()}
+    assert min(means) < min(means, key=means.get) == cell["best"] < max(means)
+    assert len(cell["total"]) == 16 and set(cell["trains"]) == {37_632}
+    torch.manual_seed(0)
+    model = fresh.ready(fresh.WORDS, base.shipped())
+    trains = {n for n, p in model.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert trains == {n for n, p in model.named_parameters() if n.startswith(("embed.", "head."))}
