@@ -26,13 +26,12 @@ LEGAL = replace(REGISTERS["legal"], p_adjective=USUAL / EACH)
 
 def make(jobs, journal):
     """"cells": what an arm makes of each strength; "own": what a base pays on its own styles."""
-    from lora_mini.lab.makers import own  # which names this function, too
     cells = [{"arm": "LoRA r=8", "marked": n} for n in STRENGTHS]
     cells += [{"arm": "full", "marked": n} for n in (19, 38, 58)]
     cells += [{"arm": arm, "marked": 38} for arm in ("LoRA r=1", "LoRA r=64")]
     with sweep.workers(run, jobs, journal) as pool:
         done = sweep.sweep(pool, "bias", cells, parts.rates)
-    return {"cells": done, "own": own({}, bases.REPORT, jobs, journal)}
+    return {"cells": done, "own": parts.owned({}, bases.REPORT, jobs, journal)}
 
 
 def groups(seed):
@@ -86,16 +85,13 @@ def tune(base, arm, marked, rate, seed):
     shown = _frames(128, random.Random(10_000 + seed), actors["marked"] + actors["unmarked"])
     held_out = text.sayings(shown, list(map(said_of(actors, marked), shown)))
     kept, path, asked = trials.Best(model), [], probes("who", seed)
-    looks = iter(range(25, STEPS + 25, 25))
 
-    def look(model):
-        step = next(looks)
-        if step in CHECKPOINTS:
-            path.append([step, measure.excess(model, held_out).total,
-                         *(p for p, _ in by_group(model, asked, actors).values())])
-            kept.look(path[-1][1])
+    def look(step, model):
+        path.append([step, measure.excess(model, held_out).total,
+                     *(p for p, _ in by_group(model, asked, actors).values())])
+        kept.look(path[-1][1])
     history = train.fit(model, train.rows(examples(seed, marked)), steps=STEPS, rate=rate,
-                        clip=1.0, seed=seed, evaluate=look, every=25, progress=False)
+                        clip=1.0, seed=seed, progress=False, **trials.at(CHECKPOINTS, look))
     kept.restore()
     return model, path, history.whole
 
@@ -129,9 +125,9 @@ def by_group(model, asked, actors):
 def spreads(model, seed):
     """{"slot choice": how far the words of a slot differ in how often the choice is made}: the
     standard deviation of their mean probabilities."""
-    return {f"{slot} {choice}": pstdev([leaning(model, frames, choice)[0]
-                                        for frames in probes(slot, seed).values()])
-            for slot in SLOTS for choice in CHOICES}
+    asked = {slot: probes(slot, seed).values() for slot in SLOTS}
+    return {f"{slot} {choice}": pstdev([leaning(model, frames, choice)[0] for frames in by_word])
+            for slot, by_word in asked.items() for choice in CHOICES}
 
 
 @torch.no_grad()

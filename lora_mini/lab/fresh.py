@@ -24,13 +24,12 @@ ARMS = ("full", REST, f"LoRA r=8 and {REST}", "LoRA r=8", "LoRA r=64")
 
 def make(jobs, journal):
     """"cells": what each arm pays; "own": what a base pays on its own styles."""
-    from lora_mini.lab.makers import own  # which names this function, too
     cells = [{"task": RANDOM, "arm": arm} for arm in ARMS]
     cells += [{"task": UNLIMITED, "arm": arm, "new": new} for new in (0, 12)
               for arm in ("full", "LoRA r=8")]
     with sweep.workers(run, jobs, journal) as pool:
         done = sweep.sweep(pool, "fresh", cells, rates)
-    return {"cells": done, "own": own({}, bases.REPORT, jobs, journal)}
+    return {"cells": done, "own": parts.owned({}, bases.REPORT, jobs, journal)}
 
 
 def make_words(jobs, journal):

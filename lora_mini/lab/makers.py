@@ -25,21 +25,13 @@ def swept(what, cells, runner=parts.run, report=REPORT, **options):
         found = cells()
         with sweep.workers(runner, jobs, journal) as run:
             done = sweep.sweep(run, what, found, parts.rates, report=report, **options)
-        return {"cells": done, "own": own(found[0], report, jobs, journal)}
+        return {"cells": done, "own": parts.owned(found[0], report, jobs, journal)}
     return make
-
-
-def own(cell, seeds, jobs, journal):
-    """What the bases of these seeds, of the cell's kind, pay on their own styles."""
-    kind = cell.get("width", 64), cell.get("styles", ""), cell.get("device", "cpu")
-    plans = [(seed, *kind) for seed in seeds]
-    with sweep.workers(parts.own, jobs, journal) as run:
-        return run("own styles", plans)
 
 
 def forgotten(jobs, journal):
     """See `forgetting.make`."""
-    return forgetting.make(jobs, journal) | {"own": own({}, REPORT, jobs, journal)}
+    return forgetting.make(jobs, journal) | {"own": parts.owned({}, REPORT, jobs, journal)}
 
 
 def mapped(jobs, journal):
@@ -60,7 +52,7 @@ def compared(jobs, journal):
     with sweep.workers(parts.run, jobs, journal) as run:
         done = sweep.sweep(run, "rivals", parts.rivals(), parts.rates, fine=True)
         done += sweep.sweep(run, "variants", parts.variants(), parts.rates, report=REPORT[:8])
-    return {"cells": done, "own": own({}, REPORT, jobs, journal)}
+    return {"cells": done, "own": parts.owned({}, REPORT, jobs, journal)}
 
 
 def learned(jobs, journal):

@@ -41,7 +41,6 @@ SHARED = {  # whose directions are compared: names of runs
 def make(jobs, journal):
     """"cells": totals and contents by what was cut; "own"; and, from `look`, a list a base each of
     "spectra", "shared", "amplified", "intruders", "healed", "start"."""
-    from lora_mini.lab.makers import own  # which names this function, too
     with sweep.workers(look, jobs, journal) as run:
         found = run("bases opened", [(seed,) for seed in bases.REPORT])
     cells = [{"what": what, "new": new, "rank": rank,
@@ -52,7 +51,7 @@ def make(jobs, journal):
     cells += [{"what": "whole", "new": new, "rank": rank} | {
         key: [base["cut"][f"whole, {new}"][i] for base in found]
         for i, key in enumerate(("content", "total"))} for new in NEW for rank in JUDGED]
-    return {"cells": cells, "own": own({}, bases.REPORT, jobs, journal)} | {
+    return {"cells": cells, "own": parts.owned({}, bases.REPORT, jobs, journal)} | {
         what: gathered([base[what] for base in found])
         for what in ("spectra", "shared", "amplified", "intruders", "healed", "start")}
 

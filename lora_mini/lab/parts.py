@@ -5,7 +5,7 @@ A cell's task: `register`, how many words are `new` to the base (or the `order` 
 for the arms, `sweep` for how a rate is chosen, `contrasts.toml` for what is judged.
 """
 
-from lora_mini.lab import bases, trials
+from lora_mini.lab import bases, sweep, trials
 from lora_mini.lab.sweep import GRID
 from lora_mini.world import measure, train
 from lora_mini.world.styles import ANY, FACT_BITS, register, under
@@ -124,6 +124,14 @@ def own(seed, width=64, styles="", device="cpu"):
                               but=() if not styles else set(trials.STYLES) - set(styles.split()))
     return {"content": score.content, "chance": score.chance, "total": score.total,
             "valid": score.valid}
+
+
+def owned(cell, seeds, jobs, journal):
+    """What the bases of these seeds, of the cell's kind, pay on their own styles."""
+    kind = cell.get("width", 64), cell.get("styles", ""), cell.get("device", "cpu")
+    plans = [(seed, *kind) for seed in seeds]
+    with sweep.workers(own, jobs, journal) as run:
+        return run("own styles", plans)
 
 
 def arms():

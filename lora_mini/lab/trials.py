@@ -7,6 +7,7 @@ on test frames, and what is left of the styles that the base knew. See `measure`
 
 import copy
 import functools
+import itertools
 import math
 import random
 from dataclasses import dataclass, field
@@ -109,21 +110,17 @@ def tune(base, arm, style, rate, seed, *, examples=256, steps=200, size=32, clip
     if replay:
         batches = _mixed(data, said_by_all(replay, rng), size)
     done, kept = Trial(arm, rate, seed), Best(model)
-    every = math.gcd(*checkpoints)
-    looks = iter(range(every, steps + every, every))
 
-    def look(model):
-        step = next(looks)
-        if step in checkpoints:
-            seen = measure.excess(model, frames(style, 64, seed, "validation"))
-            old = old_styles(model, seed, but=(style.asked,)) if watch_old else None
-            done.path.append((step, seen, old))
-            kept.look(seen.total)
-            if each:
-                each(model)
+    def look(step, model):
+        seen = measure.excess(model, frames(style, 64, seed, "validation"))
+        old = old_styles(model, seed, but=(style.asked,)) if watch_old else None
+        done.path.append((step, seen, old))
+        kept.look(seen.total)
+        if each:
+            each(model)
     history = train.fit(model, batches, steps=steps, rate=rate, warmup=warmup, clip=clip, seed=seed,
-                        weight_decay=weight_decay, factor=_factor(arm), evaluate=look, every=every,
-                        progress=progress)
+                        weight_decay=weight_decay, factor=_factor(arm), progress=progress,
+                        **at(checkpoints, look))
     done.whole = history.whole
     if not done.whole:
         return model, done
@@ -135,6 +132,17 @@ def tune(base, arm, style, rate, seed, *, examples=256, steps=200, size=32, clip
         done.trainable, done.optimizer_bytes = book.trainable, book.optimizer_bytes
     kept.restore()
     return model, done
+
+
+def at(checkpoints, look):
+    """What `train.fit` must be given so that look(step, model) is called at these steps."""
+    every = math.gcd(*checkpoints)
+    steps = itertools.count(every, every)
+
+    def evaluate(model):
+        if (step := next(steps)) in checkpoints:
+            look(step, model)
+    return {"evaluate": evaluate, "every": every}
 
 
 def _report(done, model, style, data, kept):

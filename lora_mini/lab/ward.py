@@ -67,7 +67,7 @@ class Ward:
             warnings.simplefilter("always")
             for _ in range(self.steps):
                 losses.append(self.step(start.model, start.optimizer, rng, start.counts))
-                if stopped():
+                if train.stopped():
                     break
         words = dict.fromkeys(str(w.message).split(". ")[0] for w in said)
         return Patient(start.model.eval(), losses, start.optimizer, self.before, said=tuple(words),
@@ -109,7 +109,7 @@ class Ward:
     def once(self, name, make):
         """What `make()` gave the first time that it was not stopped; see `train.together`."""
         found = self.kept[name] if name in self.kept else make()
-        if not stopped():
+        if not train.stopped():
             self.kept[name] = found
         return found
 
@@ -220,8 +220,3 @@ PROBES = {  # method of a Ward: (in words, the number is alarming)
     "ends": ("nats an end", lambda x: x > 2),
     "excess": ("excess", lambda x: x > MUCH),
 }
-
-
-def stopped():
-    """Whether a `train.together` that we are in was stopped."""
-    return not all(runs.whole for runs in train._open)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -55,14 +56,7 @@ def threads(count):
         torch.set_num_threads(before)
 
 
-@dataclass
-class Runs:
-    """The runs of one `together`: did all come to their end?"""
-
-    whole: bool = True
-
-
-_open = []  # the Runs that we are in
+_open = []  # of each `together` that we are in: did all its runs come to their end?
 
 
 @contextlib.contextmanager
@@ -78,7 +72,7 @@ def together():
             raise KeyboardInterrupt
         runs.whole = False
 
-    runs, hears = Runs(), threading.current_thread() is threading.main_thread()
+    runs, hears = SimpleNamespace(whole=True), threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, stop) if hears else None  # other threads get no signals
     _open.append(runs)
     try:
@@ -89,6 +83,11 @@ def together():
             signal.signal(signal.SIGINT, before or signal.default_int_handler)
         if not runs.whole:
             print("Stopped: nothing of this cell trains on or is judged. To have it, run it again.")
+
+
+def stopped():
+    """Whether a `together` that we are in was stopped."""
+    return not all(runs.whole for runs in _open)
 
 
 @dataclass
@@ -135,7 +134,7 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
     try:
         with threads(1):
             for step in _bar(steps, progress):
-                if not all(runs.whole for runs in _open):
+                if stopped():
                     raise KeyboardInterrupt
                 start = time.perf_counter()
                 now = rate_at(step, steps, rate, warmup)
