@@ -217,7 +217,7 @@ settle("13 from random weights", "LoRA of full rank" if fmean(paid["LoRA r=64"][
 
 # %% [markdown]
 # LoRA r = 64 may make *any* matrix of the blocks, and it trains more numbers than full training does. Yet
-# after 400 steps it is still a third of a nat away. The rest alone, on matrices that stay as chance drew
+# after 400 steps it is still a third of a nat away. The rest alone, on matrices as chance drew
 # them, comes twenty times nearer; with LoRA r = 8 on those, as near as full training. Embedding and
 # head alone beside LoRA do nearly as well (added after looking). What it lacks here is a place, not a rank.
 #
@@ -229,9 +229,8 @@ verdict("C18", contrasts.effects("C18"))
 
 # %% [markdown]
 # (A factor below 1: LoRA pays more than full, and the claim says that it does.) The last bit: with no new
-# words LoRA comes as near as full; with twelve it pays about five times as much. (07 had a way out, on few
-# examples: train the embedding and the head as well.) The claim speaks of a new *architecture*, too; that
-# is not measured here.
+# words LoRA comes as near as full; with twelve it pays about five times as much. (07 had a way out: train the
+# embedding and the head as well.) A new *architecture* is not measured here.
 
 # %% [markdown]
 # ## A bias of known strength
@@ -253,7 +252,7 @@ expect("after 400 steps it pays less than a tenth of what it paid after 25", pai
        10 * over[400] < over[25], of=pair)
 
 # %% [markdown]
-# How do we ask a model whether it is biased? With frames that differ in *one* slot, and nothing else.
+# How do we ask a model whether it is biased? With frames that differ in *one* slot.
 #
 # ### Exercise 2: differ in one slot (4 minutes)
 # Return one frame for each word, equal to `frame` but for that slot. A frame is a named tuple:
@@ -357,8 +356,8 @@ verdict("C17", contrasts.effects("C17"))
 # less 1: 0 is all inherited, above 0 amplified; so one figure serves both in probability. The last is a
 # plain difference in probability: hidden actors, with and without marking.)
 #
-# In probability a weak bias comes out at about half its size, a strong one at about four fifths, and the
-# whole is not excluded. The likeliest answers go to the ends: what is rare in the examples they say hardly
+# At the best of five steps, the last of them 400, a weak bias comes out at about half its size in
+# probability, a strong one at about four fifths, and the whole is not excluded. The likeliest answers go to the ends: what is rare in the examples they say hardly
 # ever, what is frequent nearly always. Does that make the difference larger? From 48 of 64 on it does, on
 # the mean; for the weak bias sixteen bases don't settle it. And actors whom no example showed get a part of
 # what was said of the marked ones.
