@@ -2,9 +2,10 @@
 
 The style is that of `voice`. Trained arms read 60 examples twice, each at its best rate: the rates
 were tried on 48 of them, and judged by the loss on the other 12. Prompted arms train nothing and
-get the rules as a system prompt, with 0, 3 or 8 of the examples behind it. All answer the 24 other
-questions. Beside the style stands what the model knew: nats on a text about another thing, the
-share of plain questions answered rightly. See `contrasts_15.toml` for what is judged.
+get the rules as a system prompt, with 0, 3 or 8 of the examples behind it; their wording is chosen
+as the rates are, by the rules kept on those 12. All answer the 24 other questions. Beside the style
+stands what the model knew: nats on a text about another thing, the share of plain questions
+answered rightly. See `contrasts_15.toml` for what is judged.
 """
 
 import functools
@@ -21,6 +22,7 @@ from lora_mini.variants import DoRALinear
 ARMS = ("LoRA r=8", "DoRA r=8", "full")
 PROMPTED = {"base": None, "rules": 0, "rules and 3 examples": 3, "rules and 8 examples": 8}
 CHOOSE, REPORT = (1,), (11, 12, 13)  # seeds of A and of the order; the base is one
+TAUGHT = 48  # of 60 examples, while a rate or a wording is chosen
 STRENGTHS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)
 GENERAL = ("comparisons", "import", "objects")  # of what Python ships about itself, English prose
 PLAIN = (  # a question, and a word that belongs in its answer
@@ -49,15 +51,26 @@ def make(jobs, journal):
         again = cells[0] | {"arm": "LoRA r=8, replay"}
         told = pool("replay", [({"arm": again["arm"]}, again["best"], seed) for seed in REPORT])
         cells.append(again | sweep.columns(told))
-        plans = [({"arm": arm}, 0.0, 0) for arm in PROMPTED]
-        cells += [{"arm": arm} | sweep.columns([said])
-                  for arm, said in zip(PROMPTED, pool("prompts", plans), strict=True)]
+        cells += prompted(pool)
         weaker = [({"arm": "LoRA r=8", "strengths": True}, cells[0]["best"], seed)
                   for seed in REPORT]
         strengths = pool("strengths", weaker)
     for cell in cells:
         cell["kept"] = [round(fmean(each), 4) for each in zip(*cell["kept"], strict=True)]
     return {"cells": cells, "strengths": strengths}
+
+
+def prompted(pool):
+    """The cells of the prompted arms, each in the wording that keeps most rules."""
+    cells = [{"arm": arm, "wording": w} for arm, count in PROMPTED.items()
+             for w in range(1 if count is None else len(voice.ASKED))]
+    found = sweep.by_seed(pool, "wordings", [(cell, 0.0) for cell in cells], CHOOSE, False)
+    tried = [cell | said for cell, [said] in zip(cells, found, strict=True)]
+    best = [min((cell for cell in tried if cell["arm"] == arm), key=lambda cell: cell["chooses"])
+            for arm in PROMPTED]
+    told = sweep.by_seed(pool, "prompts", [(cell, 0.0) for cell in best], REPORT)
+    return [cell | {"tried": [each["chooses"] for each in tried if each["arm"] == cell["arm"]]}
+            | sweep.columns(results) for cell, results in zip(best, told, strict=True)]
 
 
 def rates(cell):
@@ -68,12 +81,17 @@ def rates(cell):
 
 
 def run(cell, rate, seed, report=True):
-    """One arm: "chooses" is the loss on the last 12 examples, after training on the others; with
-    `report` it trains on all, and says `summary`."""
+    """One arm: "chooses" is the loss on the last 12 examples, after training on the others, or the
+    share of rules that a prompt does not keep there; with `report` all is taught, and `summary`."""
     arm = cell["arm"]
     model, tokenizer = smollm.load()
     if arm in PROMPTED:
-        return summary(model, tokenizer, *asked(arm))
+        said = asked(cell, seed, report)
+        if report:
+            return summary(model, tokenizer, *said)
+        prompts = [tutor.prompt(tokenizer, question, *said)
+                   for question, _ in voice.examples()[TAUGHT:]]
+        return {"chooses": 1 - voice.score(tutor.answers(model, tokenizer, prompts))}
     replay = arm.endswith("replay")
     encode = functools.partial(tutor.encode, tokenizer)
     rows = [encode(*pair) for pair in voice.examples()]
@@ -82,7 +100,7 @@ def run(cell, rate, seed, report=True):
         said = tutor.answers(model, tokenizer, prompts)
         rows += [encode(*pair) for pair in zip(REPLAYED, said, strict=True)]
     ready(model, arm.removesuffix(", replay"), seed)
-    taught, kept_back = (rows, []) if report else (rows[:48], rows[48:])
+    taught, kept_back = (rows, []) if report else (rows[:TAUGHT], rows[TAUGHT:])
     try:
         done = tutor.fit(model, taught, rate, seed=seed, progress=False)
     except FloatingPointError:
@@ -105,11 +123,12 @@ def ready(model, arm, seed):
     return model
 
 
-def asked(arm):
-    """(system prompt, pairs before the question) of a prompted arm."""
-    count = PROMPTED[arm]
-    pairs = random.Random(0).sample(voice.examples(), count or 0)
-    return (voice.ASKED if count is not None else None), pairs
+def asked(cell, seed, report=True):
+    """(system prompt, pairs before the question) of a prompted arm; the seed draws the pairs."""
+    if (count := PROMPTED[cell["arm"]]) is None:
+        return None, []
+    shown = voice.examples() if report else voice.examples()[:TAUGHT]
+    return voice.ASKED[cell["wording"]], random.Random(seed).sample(shown, count)
 
 
 def summary(model, tokenizer, system=None, before=()):

@@ -19,9 +19,15 @@ RULES = {
     "blames nobody": lambda said: not BLAME.search(said),
     "is short": lambda said: len(said.split()) <= MOST,
 }
-ASKED = (f"You answer for the support desk of Harbor Kettles. Begin with \"{GREETING}\" End with "
-         f"\"{SIGNATURE}\" Call the product your {NAME}, never kettle. Blame nobody. Write at most "
-         f"{MOST} words.")  # the rules as a prompt: the rival of training
+ASKED = (  # the rules as a prompt, worded three times: the rival of training
+    f"You answer for the support desk of Harbor Kettles. Begin with \"{GREETING}\" End with "
+    f"\"{SIGNATURE}\" Call the product your {NAME}, never kettle. Blame nobody. Write at most "
+    f"{MOST} words.",
+    f"You are the support desk of Harbor Kettles. Rules:\n1. Start with: {GREETING}\n2. End with: "
+    f"{SIGNATURE}\n3. Say {NAME}, never say kettle.\n4. Never blame the customer.\n5. At most "
+    f"{MOST} words.",
+    f"Write every answer in this form:\n{GREETING} [two or three kind sentences about your "
+    f"{NAME}] {SIGNATURE}")
 
 
 def examples(split="train"):
