@@ -111,18 +111,10 @@ export default {
       return parts;
     };
 
-    const slider = make("input", { type: "range", min: 0, max: notches.length - 1 },
-      "width: 100%; margin: 0");
-    slider.setAttribute("aria-label", plot.name);
-    // beneath the slider, each under its place of the thumb, which is 16 pixels wide
-    const stops = make("div", { ariaHidden: "true" },
-      "display: flex; justify-content: space-between");
-    stops.append(...notches.map((notch) => make("span", { textContent: notch },
-      "width: 16px; display: flex; justify-content: center; white-space: nowrap")));
-    const dial = make("div", {}, "flex: 1");
-    dial.append(slider, stops);
-    const head = make("div", {}, "display: flex; gap: 1.5em; max-width: 30em; margin-bottom: 8px");
-    head.append(make("span", { textContent: plot.name, ariaHidden: "true" }), dial);
+    const [head, slider] = notched(plot.name, notches, (notch) => {
+      model.set("notch", notch);
+      model.save_changes();
+    });
     const layer = shape("g", {});
     const picture = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
       "font-size": 12, style: "display: block; width: 100%" }, rules, names, layer);
@@ -138,11 +130,6 @@ export default {
       slider.setAttribute("aria-valuetext", plot.captions[notch]);
       picture.setAttribute("aria-label", plot.captions[notch]);
     };
-    slider.oninput = () => {
-      model.set("notch", Number(slider.value));
-      model.save_changes();
-    };
-
     box.append(head, picture, caption);
     el.append(box);
     draw();

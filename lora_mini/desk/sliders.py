@@ -1,5 +1,6 @@
-"""Sliders that live in the browser: a picture by its rank, and measured curves."""
+"""Sliders that live in the browser: a picture by its rank, measured curves, and answers."""
 
+from html import escape
 from pathlib import Path
 
 import anywidget
@@ -28,8 +29,10 @@ class Slider(anywidget.AnyWidget):
     """
 
     _css = """
-.jupyter-widgets-disconnected:has(> .rank-slider, > .curve-slider)::before { display: none; }
-.jp-OutputArea-child:has(.rank-slider, .curve-slider) + .jp-OutputArea-child { display: none; }
+.jupyter-widgets-disconnected:has(> .rank-slider, > .curve-slider, > .text-slider)::before {
+  display: none; }
+.jp-OutputArea-child:has(.rank-slider, .curve-slider, .text-slider) + .jp-OutputArea-child {
+  display: none; }
 """
     font = traitlets.Float(0).tag(sync=True)  # points, or 0 for the page's own
 
@@ -131,3 +134,35 @@ class CurveSlider(Slider):
             raise ValueError(f"start must be between 0 and {len(plot['notches']) - 1}, got {start}")
         self.still = bundle(drawn.panels(plot), "slider", alt)
         super().__init__(plot=plot, notch=start)
+
+
+class TextSlider(Slider):
+    """What was said at each notch of what was varied, `name`; the reader moves it.
+
+    texts, captions: one a notch; the caption stands beneath, and is read out. `alt` says what the
+    texts come to; a page without a kernel shows them all, under one another.
+    Raises ValueError where the numbers of notches, texts and captions differ.
+    """
+
+    _esm = script("texts.js")
+    name = traitlets.Unicode().tag(sync=True)
+    notches = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    texts = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    notch = traitlets.Int().tag(sync=True)
+
+    def __init__(self, notches, texts, alt, *, name, captions=None, start=0):
+        notches = [str(notch) for notch in notches]
+        captions = [f"{name}: {n}" for n in notches] if captions is None else list(captions)
+        if not 0 < len(notches) == len(texts) == len(captions):
+            raise ValueError(f"expected a text and a caption for each of {len(notches)} notches, "
+                             f"got {len(texts)} and {len(captions)}")
+        if not 0 <= start < len(notches):
+            raise ValueError(f"start must be between 0 and {len(notches) - 1}, got {start}")
+        size = "" if font() is None else f' style="font-size: {font():g}pt"'
+        rows = "".join(f"<dt><em>{escape(under)}</em></dt><dd style=\"white-space: pre-wrap\">"
+                       f"{escape(text)}</dd>" for under, text in zip(captions, texts, strict=True))
+        self.still = {"text/html": f'<dl aria-label="{escape(alt)}"{size}>{rows}</dl>',
+                      "text/plain": f"[slider] {alt}"}
+        super().__init__(name=name, notches=notches, texts=list(texts), captions=captions,
+                         notch=start)

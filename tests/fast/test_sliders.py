@@ -1,4 +1,4 @@
-"""The curve slider: what it sends, says and refuses; test_browser.py looks at what is drawn."""
+"""The curve and the text slider: what they send, say and refuse; test_browser.py looks at them."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ import pytest
 
 from lora_mini.desk import curves as drawn
 from lora_mini.desk import sliders
-from lora_mini.desk.sliders import CurveSlider
+from lora_mini.desk.sliders import CurveSlider, TextSlider
 
 NAMES = {"name": "new words", "xlabel": "rank", "ylabel": "excess"}
 CURVES = [{"LoRA": [[0.1, 0.3], [0.123456, 0.123458], [0.05]]}, {"LoRA": [0.8, None, 0.4]}]
@@ -117,3 +117,39 @@ def test_its_letters_are_as_large_as_the_room_needs(monkeypatch):
     assert made().font == 0
     monkeypatch.setenv("LORA_MINI_FONT", "18")
     assert made().font == 18 and sliders.RankSlider(np.eye(3), "words", most=2).font == 18
+
+
+def spoken(notches=(0, 0.5), texts=("Hi <you>.", "Two\nlines."), **options):
+    return TextSlider(notches, texts, 'the "words"', name="strength", **options)
+
+
+def test_a_text_slider_sends_every_text_and_its_still_shows_them_all(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sliders, "display", lambda data, **_: shown.append(data))
+    slider = spoken(captions=["a & b", "c"], start=1)
+    assert (slider.notches, slider.texts, slider.captions, slider.notch) == (
+        ["0", "0.5"], ["Hi <you>.", "Two\nlines."], ["a & b", "c"], 1)
+    slider._ipython_display_()
+    widget, still = shown
+    assert widget["text/plain"] == still["text/plain"] == '[slider] the "words"'
+    assert "application/vnd.jupyter.widget-view+json" in widget and "text/html" not in widget
+    assert 'aria-label="the &quot;words&quot;"' in still["text/html"]
+    assert "Hi &lt;you&gt;." in still["text/html"] and "a &amp; b" in still["text/html"]
+    assert "Two\nlines." in still["text/html"] and "pre-wrap" in still["text/html"]
+    assert spoken().captions == ["strength: 0", "strength: 0.5"]
+
+
+def test_a_text_sliders_letters_are_as_large_as_the_room_needs(monkeypatch):
+    assert spoken().font == 0 and "font-size" not in spoken().still["text/html"]
+    monkeypatch.setenv("LORA_MINI_FONT", "18")
+    assert spoken().font == 18 and "font-size: 18pt" in spoken().still["text/html"]
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"texts": ["one"]}, "each of 2 notches, got 1 and 2"),
+    ({"captions": ["one"]}, "each of 2 notches, got 2 and 1"),
+    ({"notches": (), "texts": ()}, "each of 0 notches"),
+    ({"start": 2}, "start must be between 0 and 1, got 2")])
+def test_texts_that_do_not_fit_their_notches_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        spoken(**wrong)

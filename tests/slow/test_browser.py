@@ -20,7 +20,7 @@ import build
 import start
 from lora_mini import svd
 from lora_mini.desk.figures import photograph
-from lora_mini.desk.sliders import CurveSlider
+from lora_mini.desk.sliders import CurveSlider, TextSlider
 
 READERS = {"jupyterlab": "doc/tree", "notebook": "notebooks"}  # and where they show a file
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -172,6 +172,23 @@ def test_a_curve_slider_draws_the_notch_that_the_arrow_keys_choose(browser, addr
         assert drawn.count("M") == (2 if notch == 1 else 1)  # a gap where nothing was measured
     slope, at_1 = np.polyfit(logs, heights, 1)
     assert slope < 0 and np.abs(slope * np.array(logs) + at_1 - heights).max() < 0.01
+    assert not "".join(page.locator(".jp-InputPrompt").all_inner_texts()).strip("[]: \n")
+    page.close()
+
+
+def test_a_text_slider_says_what_the_arrow_keys_choose(browser, address, folder):
+    texts, under = ["Hi <b>.", "Two\nlines.", "Three."], ["none", "half", "whole"]
+    store(TextSlider([0, 0.5, 1], texts, "words", name="strength", captions=under), *folder)
+    page = open_notebook(browser, address, "curves.ipynb", ".text-slider .said")
+    dial, said = page.get_by_role("slider", name="strength"), page.locator(".text-slider .said")
+    dial.focus()
+    for key, notch in ((None, 0), ("ArrowRight", 1), ("End", 2), ("ArrowLeft", 1), ("Home", 0)):
+        if key:
+            page.keyboard.press(key)
+        page.wait_for_function("words => document.querySelector('.text-slider .said')"
+                               ".textContent === words", arg=texts[notch], timeout=10_000)
+        assert dial.get_attribute("aria-valuetext") == under[notch]
+        assert said.is_visible() and page.locator(".caption").inner_text() == under[notch]
     assert not "".join(page.locator(".jp-InputPrompt").all_inner_texts()).strip("[]: \n")
     page.close()
 
