@@ -1,11 +1,12 @@
 """Teaching a real chat model from pairs of question and answer: encode, fit, measure, let it speak.
 
 Only the answer counts in the loss, its end included. No example is cut: one that is too long is
-refused, by name.
+refused, by name. A plain text is taught as it runs, in windows, and every token counts.
 """
 
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,36 @@ def encode(tokenizer, question, answer, system=None, most=512):
         raise ValueError(f"the pair that begins {question[:40]!r} has {len(start) + len(said)} "
                          f"tokens, at most {most} fit: shorten it; nothing is cut off silently")
     return start + said, [IGNORED] * len(start) + said
+
+
+def read(path):
+    """What a file of the reader's holds: a list of (question, answer) where every line has one tab,
+    the text itself where none has. Empty lines are passed over.
+
+    Raises ValueError, with the line's number, where only some lines are pairs; for an empty file.
+    """
+    text = Path(path).read_text("utf-8-sig")
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} is empty: there is nothing to learn")
+    if not any("\t" in line for _, line in lines):
+        return text
+    for n, line in lines:
+        if line.count("\t") != 1 or not all(part.strip() for part in line.split("\t")):
+            raise ValueError(f"{path}, line {n}: expected a question, one tab and an answer, as "
+                             f"other lines are pairs, got {line[:40]!r}")
+    return [tuple(part.strip() for part in line.split("\t")) for _, line in lines]
+
+
+def plain(tokenizer, text, window=128):
+    """Rows of a text as it runs, its end included: in each window all tokens count, and it begins
+    with the last token of the one before. So all but the text's first are predicted, once each.
+    """
+    if window < 2:
+        raise ValueError(f"a window must hold 2 tokens or more, got {window}")
+    ids = tokenizer(text.strip() + tokenizer.eos_token, add_special_tokens=False).input_ids
+    starts = range(0, len(ids) - 1, window - 1)
+    return [(ids[i:i + window], ids[i:i + window]) for i in starts]
 
 
 def prompt(tokenizer, question, system=None, before=()):

@@ -58,6 +58,35 @@ def test_what_is_too_long_or_empty_is_refused_by_name():
         tutor.encode(Words(), "how are you", "  ")
 
 
+def test_a_file_of_pairs_or_of_text_is_read_whole(tmp_path):
+    path = tmp_path / "mine.tsv"
+    path.write_text("\ufeffhow are you\twell, thanks \n\nis it late\tno\n", "utf-8")
+    assert tutor.read(path) == [("how are you", "well, thanks"), ("is it late", "no")]
+    path.write_text("First line.\n\nSecond, \u00e9.", "utf-8")
+    assert tutor.read(path) == "First line.\n\nSecond, \u00e9."
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a\tb\n\nonly one\n", "line 3: expected a question, one tab and an answer.*'only one'"),
+    ("a\tb\tc\n", "line 1"), ("a\t \n", "line 1"), (" \n\n", "is empty")])
+def test_a_line_that_is_no_pair_is_named(tmp_path, text, message):
+    (tmp_path / "mine.tsv").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=message):
+        tutor.read(tmp_path / "mine.tsv")
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+@pytest.mark.parametrize("window", [2, 3, 5])
+def test_of_a_plain_text_every_token_but_the_first_is_predicted_once(count, window):
+    words = Words()
+    rows = tutor.plain(words, " ".join(f"w{i}" for i in range(count)), window)
+    predicted = [words.known[t] for _, labels in rows for t in labels[1:]]
+    assert predicted == [f"w{i}" for i in range(1, count)] + ["<end>"]
+    assert all(tokens == labels and 2 <= len(tokens) <= window for tokens, labels in rows)
+    with pytest.raises(ValueError, match="2 tokens or more, got 1"):
+        tutor.plain(words, "a b", 1)
+
+
 def test_examples_stand_before_the_question_in_a_prompt():
     words = Words()
     tokens = tutor.prompt(words, "three", before=[("one", "two")])
