@@ -24,6 +24,7 @@ from lora_mini.desk.checks import (
     nb12,
     nb13,
     nb14,
+    nb15,
     nb16,
 )
 from lora_mini.world import train
@@ -562,6 +563,40 @@ CASES = [  # a check, an answer, and what it must say
      "has no adapter"),
     (nb14.check_ready, lambda model, rate: attached_then(lambda m: [
         p for p in m.parameters() if p.requires_grad])(model, 0.5), "not the one"),
+    (nb15.check_count, 8 * 30 * 10176, "solved"),
+    (nb15.check_count, 8 * 10176, "one block"),
+    (nb15.check_count, 30 * 10176, "8 columns or rows, not one"),
+    (nb15.check_count, 30 * 7 * 8, "not their rows"),
+    (nb15.check_count, 106168320, "frozen weights"),
+    (nb15.check_count, 8 * 30 * 3840, "attention alone"),
+    (nb15.check_count, 8 * 30 * 4992, "one factor"),
+    (nb15.check_count, 12345, "too few"),
+    (nb15.check_count, 134515008, "too many"),
+    (nb15.check_count, None, "not attempted"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], [-100] * len(p) + s + [e]), "solved"),
+    (nb15.check_row, lambda p, s, e: (torch.tensor(p + s + [e]), [-100] * len(p) + s + [e]),
+     "solved"),
+    (nb15.check_row, lambda p, s, e: p + s + [e], "your code raised TypeError"),
+    (nb15.check_row, lambda p, s, e: (p, s, [e]), "return two lists"),
+    (nb15.check_row, lambda p, s, e: (p + s, [-100] * len(p) + s), "no token of the row"),
+    (nb15.check_row, lambda p, s, e: (s + p + [e], s), "then the end"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], s + [e]), "one label for each"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], p + s + [e]), "the question counts as well"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], [-100] * len(p) + s + [-100]), "end is masked"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], [-100] * (len(p) - 1) + s + [e, -100]),
+     "don't shift"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], p + [-100] * (len(s) + 1)), "turn it round"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], [0] * len(p) + s + [e]), "the tokens themselves"),
+    (nb15.check_row, lambda p, s, e: None, "not attempted"),
+    (nb15.check_for_llama, lambda rows, heads: rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(
+        1, 2).reshape(rows.shape), "solved"),
+    (nb15.check_for_llama, lambda rows, heads: rows, "where they were"),
+    (nb15.check_for_llama, lambda rows, heads: rows.reshape(2, -1, rows.shape[1]).swapaxes(
+        0, 1).reshape(rows.shape), "land in the other"),
+    (nb15.check_for_llama, lambda rows, heads: rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(
+        1, 2).reshape(rows.shape), "the way back"),
+    (nb15.check_for_llama, lambda rows, heads: rows[::-1], "come out as 0 2 1 3"),
+    (nb15.check_for_llama, lambda rows, heads: rows.T, "the shape stays"),
 ]
 
 
