@@ -4,6 +4,7 @@ Only the answer counts in the loss, its end included. No example is cut: one tha
 refused, by name. A plain text is taught as it runs, in windows, and every token counts.
 """
 
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,7 @@ def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True)
     FloatingPointError when the loss is no finite number; Ctrl+C ends the run, the Lesson says so.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
+    hidden = not progress or os.environ.get("LORA_MINI_PROGRESS") == "0"
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     rng, lesson, mode = random.Random(seed), Lesson(), model.training
     torch.manual_seed(seed)
@@ -112,7 +114,7 @@ def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True)
     batches = [order[i:i + size] for i in range(0, len(order), size)]
     model.train()
     try:
-        for step, batch in enumerate(tqdm(batches, disable=not progress, leave=False)):
+        for step, batch in enumerate(tqdm(batches, disable=hidden, leave=False)):
             for group in optimizer.param_groups:
                 group["lr"] = train.rate_at(step, len(batches), rate, max(1, len(batches) // 10))
             loss = nats(model, batch)

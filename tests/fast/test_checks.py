@@ -586,7 +586,8 @@ CASES = [  # a check, an answer, and what it must say
     (nb15.check_row, lambda p, s, e: (p + s + [e], [-100] * (len(p) - 1) + s + [e, -100]),
      "don't shift"),
     (nb15.check_row, lambda p, s, e: (p + s + [e], p + [-100] * (len(s) + 1)), "turn it round"),
-    (nb15.check_row, lambda p, s, e: (p + s + [e], [0] * len(p) + s + [e]), "the tokens themselves"),
+    (nb15.check_row, lambda p, s, e: (p + s + [e], [0] * len(p) + s + [e]),
+     "the tokens themselves"),
     (nb15.check_row, lambda p, s, e: None, "not attempted"),
     (nb15.check_for_llama, lambda rows, heads: rows.reshape(heads, 2, -1, rows.shape[1]).swapaxes(
         1, 2).reshape(rows.shape), "solved"),

@@ -418,7 +418,7 @@ def test_every_row_of_the_table_is_complete():
 # Verdicts over bases
 
 JUDGED = ("C5", "C8", "C9", "C10", "C11", "C12", "C13", "C14", "C17", "C18",
-          "C20")
+          "C20", "C21")
 C13 = tuple(verdicts.contrasts("C13"))  # four contrasts of the kind "ratio": better or equal holds
 C12 = tuple(verdicts.contrasts("C12"))  # two that hold if better, two if equal: shares
 BETTER, WORSE, EQUAL, OPEN = ([middle + x for x in (-0.02, 0.01, 0.02, -0.01)]
