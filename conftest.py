@@ -5,8 +5,11 @@ which is why pyproject.toml pins it, and why faults/test_guards.py plants a faul
 """
 
 import os
+import re
 import tempfile
 import time
+from collections import Counter
+from pathlib import Path
 from queue import Empty
 
 import build
@@ -29,6 +32,22 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     config.lora_mini_home.cleanup()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How long each notebook took, beside what the README says: watched, but a clock is no test."""
+    took = Counter()
+    for report in (one for found in terminalreporter.stats.values() for one in found):
+        if hasattr(report, "duration") and report.nodeid.split("::")[0].endswith(".ipynb"):
+            took[Path(report.nodeid.split("::")[0]).stem] += report.duration
+    if took:
+        said = dict(re.findall(r"^\| `(\d\d_\w+)` .* (\d+) s \|$",
+                               (build.ROOT / "README.md").read_text("utf-8"), re.M))
+        terminalreporter.section("seconds a notebook (in the README)")
+        for name, seconds in sorted(took.items()):
+            slow = name in said and seconds > 2 * int(said[name]) + 10
+            terminalreporter.line(f"{name:28s}{seconds:6.0f}{f'({said.get(name)})':>7s}"
+                                  f"{'  more than twice as long' if slow else ''}")
 
 
 def pytest_collection_modifyitems(items):

@@ -52,4 +52,4 @@ def ties(model):
 
 
 def _stores(tensors):
-    return {t.untyped_storage().data_ptr() for t in tensors if not t.is_meta}
+    return {t.untyped_storage()._cdata for t in tensors}

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from lora_mini.world import train
+from lora_mini.world import memory, train
 
 IGNORED = -100  # what cross-entropy leaves out
 
@@ -103,7 +103,8 @@ def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True)
     """Train what is trainable in `model` on rows of `encode` with AdamW: a Lesson.
 
     The rate rises over the first tenth of the steps and falls to zero at the last. Raises
-    FloatingPointError when the loss is no finite number; Ctrl+C ends the run, the Lesson says so.
+    FloatingPointError when the loss is no finite number, MemoryError, with advice, when the
+    device's memory is full; Ctrl+C ends the run, the Lesson says so.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     hidden = not progress or os.environ.get("LORA_MINI_PROGRESS") == "0"
@@ -112,20 +113,22 @@ def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True)
     torch.manual_seed(seed)
     order = [row for _ in range(epochs) for row in rng.sample(rows, len(rows))]
     batches = [order[i:i + size] for i in range(0, len(order), size)]
+    warmup = max(1, len(batches) // 10)
     model.train()
     try:
-        for step, batch in enumerate(tqdm(batches, disable=hidden, leave=False)):
-            for group in optimizer.param_groups:
-                group["lr"] = train.rate_at(step, len(batches), rate, max(1, len(batches) // 10))
-            loss = nats(model, batch)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step}: lower the "
-                                         f"rate, {rate:g}")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, clip)
-            optimizer.step()
-            lesson.losses.append(loss.item())
+        with memory.advice(model):
+            for step, batch in enumerate(tqdm(batches, disable=hidden, leave=False)):
+                for group in optimizer.param_groups:
+                    group["lr"] = train.rate_at(step, len(batches), rate, warmup)
+                loss = nats(model, batch)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss is {loss.item()} at step {step}: lower "
+                                             f"the rate, {rate:g}")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, clip)
+                optimizer.step()
+                lesson.losses.append(loss.item())
     except KeyboardInterrupt:
         lesson.whole = False
     finally:

@@ -5,6 +5,7 @@ With `--styles plain --out narrow.safetensors` it makes a base that has read a s
 """
 
 import argparse
+import random
 import shlex
 import sys
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lora_mini.world import measure, text, town, train
+from lora_mini.world import measure, memory, text, town, train
 from lora_mini.world.base import COMMAND, base_path, save_base
 from lora_mini.world.gpt import GPT, Config
 from lora_mini.world.styles import ANY, STYLES, under
@@ -43,7 +44,8 @@ def make_base(preset="laptop", styles=tuple(STYLES), seed=0, device=None, steps=
     Half of the sentences are read under the tag ANY. styles: names out of STYLES. steps: instead
     of the recipe's. width: another d_model than the recipe's; the rate falls as it grows.
     options: for `train.fit`.
-    Raises ValueError for a style that there isn't.
+    On "gpu" the ledger's count is printed first. Raises ValueError for a style that there isn't,
+    MemoryError where the device has less left than the ledger counts.
     """
     if unknown := set(styles) - STYLES.keys():
         raise ValueError(f"styles must be among {', '.join(STYLES)}, got {', '.join(unknown)}")
@@ -53,6 +55,13 @@ def make_base(preset="laptop", styles=tuple(STYLES), seed=0, device=None, steps=
     model = GPT(config).to(train.device() if device is None else device)
     read = [STYLES[name] for name in styles]
     batches = train.fresh([*read, *(under(style, ANY) for style in read)], recipe.size)
+    if preset == "gpu":
+        batch = batches(random.Random(seed))
+
+        def act(double):
+            with train.precision(double):
+                return train.loss(double, batch.tokens, batch.mask)
+        print(f"By the ledger: {memory.check(model, act)}.")
     history = train.fit(model, batches, steps=steps or recipe.steps,
                         rate=recipe.rate * recipe.config.d_model / config.d_model,
                         warmup=recipe.warmup, seed=seed, **options)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from lora_mini.world import text, town
+from lora_mini.world import memory, text, town
 from lora_mini.world.styles import Style
 
 
@@ -121,7 +121,7 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
 
     It computes with one thread (see `threads`). An interruption (Ctrl+C, the stop button) ends the
     run; the History says so. For several runs in one cell see `together`. Raises ValueError or
-    TypeError for arguments that can't be, FloatingPointError when the loss is no finite number.
+    TypeError for bad arguments, FloatingPointError for a loss that isn't finite, and MemoryError.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     _check(trained, batches, steps, rate)
@@ -132,7 +132,7 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
         fused=all(p.device.type in ("cpu", "cuda") for p in trained.values()))  # one call for all
     model.train()
     try:
-        with threads(1):
+        with threads(1), memory.advice(model):
             for step in _bar(steps, progress):
                 if stopped():
                     raise KeyboardInterrupt
@@ -181,7 +181,7 @@ def _groups(trained, factor):
 
 def _step(model, optimizer, batch, clip, step, rate):
     optimizer.zero_grad()
-    with _precision(model):
+    with precision(model):
         value = loss(model, batch[0], batch[1])
     if not math.isfinite(number := value.item()):
         raise FloatingPointError(
@@ -209,7 +209,8 @@ def token_losses(model, tokens):
     return each.view(len(tokens), -1)
 
 
-def _precision(model):
+def precision(model):
+    """What `fit` computes a loss in: bfloat16 by autocast on "gpu", else as the weights are."""
     if preset() == "laptop":
         return contextlib.nullcontext()
     return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)

@@ -11,7 +11,7 @@ GROUND = {"svd", "step", "lora", "targets", "copies", "ledger", "refusals"}
 LLAMA = {"gguf_file", "llama"}
 MAY = {  # a room or file: what of lora_mini it may import
     **{name: GROUND for name in GROUND},
-    "world": {"world"},
+    "world": {"world", "ledger"},
     "model": GROUND,
     "quant": GROUND,
     "shapes": {"quant"},

@@ -35,3 +35,11 @@ def test_the_table_of_modules_is_complete_and_its_sizes_are_right_to_a_quarter()
 def test_every_notebook_is_in_the_table():
     named = re.findall(r"^\| `(\d\d_\w+)` \|", README, re.M)
     assert named == [lesson.stem for lesson in build.all_lessons()]
+
+
+def test_no_notebook_keeps_a_machine_for_long():
+    """Watched in every run (conftest.py); what the README promises is held to bounds."""
+    said = {name: int(seconds) for name, seconds in
+            re.findall(r"^\| `(\d\d_\w+)` .* (\d+) s \|$", README, re.M)}
+    assert len(said) == len(build.all_lessons()) and max(said.values()) <= 100
+    assert sum(said.values()) <= 12 * 60
