@@ -147,9 +147,9 @@ check_row(row)
 # %% tags=["needs-llm"]
 rows = [tutor.encode(tokenizer, *pair) for pair in voice.examples()]
 tokens, labels = rows[0]
-start = labels.count(tutor.IGNORED)
-print("reads: ", repr(tokenizer.decode(tokens[:start])[-58:]))
-print("learns:", repr(tokenizer.decode(tokens[start:start + 8])), "...", repr(tokenizer.decode(tokens[-6:])))
+first = labels.count(tutor.IGNORED)
+print("reads: ", repr(tokenizer.decode(tokens[:first])[-58:]))
+print("learns:", repr(tokenizer.decode(tokens[first:first + 8])), "...", repr(tokenizer.decode(tokens[-6:])))
 lengths = [len(tokens) for tokens, _ in rows]
 print(f"{len(rows)} rows, {sum(lengths):,} tokens, the longest {max(lengths)}")
 print(f"masked in the loss: {100 * tutor.masked(rows):.0f} percent")

@@ -9,7 +9,7 @@ export default {
     const height = Math.max(...texts.map((text) => text.split("\n").length + text.length / 80));
     const said = make("div", { className: "said" }, "white-space: pre-wrap; "
       + "border-left: 3px solid #8a8a8a; padding-left: 1em; "
-      + `min-height: ${Math.ceil(height * 1.4)}em`);
+      + `min-height: ${Math.ceil(height * 1.25)}em`);
     said.setAttribute("aria-live", "polite");
     const caption = make("div", { className: "caption" }, "min-height: 1.6em; opacity: 0.8");
     const box = lettered(make("div", { className: "text-slider" }, "max-width: 46em"),
