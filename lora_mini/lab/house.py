@@ -48,13 +48,16 @@ def make(jobs, journal):
     with sweep.workers(run, jobs, journal) as pool:
         cells = sweep.sweep(pool, "house", [{"arm": arm} for arm in ARMS], rates,
                             choose=CHOOSE, report=REPORT)
-        lora, replay = cells[0], cells[0] | {"arm": "LoRA r=8, replay"}
+        lora, _, full = (cell["best"] for cell in cells)
+        more = [{"arm": "LoRA r=8, replay", "best": lora},  # and at one rate more, for both
+                {"arm": "LoRA r=8, gentler", "best": sweep.GRID[sweep.GRID.index(lora) - 1]},
+                {"arm": "full, hotter", "best": sweep.GRID[sweep.GRID.index(full) + 1]}]
         asked = prompts(pool)
         told = iter(pool("the rest", [
-            *(({"arm": replay["arm"]}, lora["best"], seed) for seed in REPORT),
-            *(({"arm": lora["arm"], "strengths": True}, lora["best"], seed) for seed in REPORT),
+            *(({"arm": cell["arm"]}, cell["best"], seed) for cell in more for seed in REPORT),
+            *(({"arm": "LoRA r=8", "strengths": True}, lora, seed) for seed in REPORT),
             *((cell, 0.0, seed) for cell in asked for seed in seeds(cell))]))
-        cells.append(replay | sweep.columns([next(told) for _ in REPORT]))
+        cells += [cell | sweep.columns([next(told) for _ in REPORT]) for cell in more]
         scaled = [next(told) for _ in REPORT]
         cells += [cell | sweep.columns([next(told) for _ in seeds(cell)]) for cell in asked]
     base = next(cell for cell in cells if cell["arm"] == "base")
@@ -112,7 +115,7 @@ def run(cell, rate, seed, report=True):
         prompts = [tutor.prompt(tokenizer, question) for question in REPLAYED]
         said = tutor.answers(model, tokenizer, prompts)
         rows += [encode(*pair) for pair in zip(REPLAYED, said, strict=True)]
-    ready(model, arm.removesuffix(", replay"), seed)
+    ready(model, arm, seed)
     taught, kept_back = (rows, []) if report else (rows[:TAUGHT], rows[TAUGHT:])
     try:
         done = tutor.fit(model, taught, rate, seed=seed, progress=False)
@@ -130,7 +133,7 @@ def run(cell, rate, seed, report=True):
 def ready(model, arm, seed):
     """Make trainable what the arm trains."""
     torch.manual_seed(seed)
-    if arm != "full":
+    if not arm.startswith("full"):
         kinds = {"layer": DoRALinear} if arm.startswith("DoRA") else {}
         lm.attach(model, "all-linear", rank=8, alpha=16, **kinds)
     return model
