@@ -23,7 +23,7 @@ ARMS = ("LoRA r=8", "DoRA r=8", "full")
 PROMPTED = {"base": None, "rules": 0, "rules and 3 examples": 3, "rules and 8 examples": 8}
 CHOOSE, REPORT = (1,), (11, 12, 13)  # seeds of A and of the order; the base is one
 TAUGHT = 48  # of 60 examples, while a rate or a wording is chosen
-STRENGTHS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)
+STRENGTHS = (0.25, 0.5, 1.5)  # beside 0, the base, and 1, as it was trained
 GENERAL = ("comparisons", "import", "objects")  # of what Python ships about itself, English prose
 PLAIN = (  # a question, and a word that belongs in its answer
     ("What is the capital of France?", "Paris"), ("What is the capital of Japan?", "Tokyo"),
@@ -48,19 +48,27 @@ def make(jobs, journal):
     with sweep.workers(run, jobs, journal) as pool:
         cells = sweep.sweep(pool, "house", [{"arm": arm} for arm in ARMS], rates,
                             choose=CHOOSE, report=REPORT)
-        again = cells[0] | {"arm": "LoRA r=8, replay"}
-        told = pool("replay", [({"arm": again["arm"]}, again["best"], seed) for seed in REPORT])
-        cells.append(again | sweep.columns(told))
-        cells += prompted(pool)
-        weaker = [({"arm": "LoRA r=8", "strengths": True}, cells[0]["best"], seed)
-                  for seed in REPORT]
-        strengths = pool("strengths", weaker)
+        lora, _, full = (cell["best"] for cell in cells)
+        more = [{"arm": "LoRA r=8, replay", "best": lora},  # and at one rate more, for both
+                {"arm": "LoRA r=8, gentler", "best": sweep.GRID[sweep.GRID.index(lora) - 1]},
+                {"arm": "full, hotter", "best": sweep.GRID[sweep.GRID.index(full) + 1]}]
+        asked = prompts(pool)
+        told = iter(pool("the rest", [
+            *(({"arm": cell["arm"]}, cell["best"], seed) for cell in more for seed in REPORT),
+            *(({"arm": "LoRA r=8", "strengths": True}, lora, seed) for seed in REPORT),
+            *((cell, 0.0, seed) for cell in asked for seed in seeds(cell))]))
+        cells += [cell | sweep.columns([next(told) for _ in REPORT]) for cell in more]
+        scaled = [next(told) for _ in REPORT]
+        cells += [cell | sweep.columns([next(told) for _ in seeds(cell)]) for cell in asked]
+    base = next(cell for cell in cells if cell["arm"] == "base")
+    strengths = [sorted([_point(base, 0, 0), _point(cells[0], i, 1), *found])
+                 for i, found in enumerate(scaled)]
     for cell in cells:
         cell["kept"] = [round(fmean(each), 4) for each in zip(*cell["kept"], strict=True)]
     return {"cells": cells, "strengths": strengths}
 
 
-def prompted(pool):
+def prompts(pool):
     """The cells of the prompted arms, each in the wording that keeps most rules."""
     cells = [{"arm": arm, "wording": w} for arm, count in PROMPTED.items()
              for w in range(1 if count is None else len(voice.ASKED))]
@@ -68,9 +76,17 @@ def prompted(pool):
     tried = [cell | said for cell, [said] in zip(cells, found, strict=True)]
     best = [min((cell for cell in tried if cell["arm"] == arm), key=lambda cell: cell["chooses"])
             for arm in PROMPTED]
-    told = sweep.by_seed(pool, "prompts", [(cell, 0.0) for cell in best], REPORT)
-    return [cell | {"tried": [each["chooses"] for each in tried if each["arm"] == cell["arm"]]}
-            | sweep.columns(results) for cell, results in zip(best, told, strict=True)]
+    return [{"arm": cell["arm"], "wording": cell["wording"], "tried":
+             [each["chooses"] for each in tried if each["arm"] == cell["arm"]]} for cell in best]
+
+
+def seeds(cell):
+    """Those that a prompted arm reports on: one, where they draw nothing."""
+    return REPORT if PROMPTED[cell["arm"]] else REPORT[:1]
+
+
+def _point(cell, i, strength):
+    return [strength, fmean(cell["kept"][i]), cell["general"][i], cell["knows"][i]]
 
 
 def rates(cell):
@@ -99,7 +115,7 @@ def run(cell, rate, seed, report=True):
         prompts = [tutor.prompt(tokenizer, question) for question in REPLAYED]
         said = tutor.answers(model, tokenizer, prompts)
         rows += [encode(*pair) for pair in zip(REPLAYED, said, strict=True)]
-    ready(model, arm.removesuffix(", replay"), seed)
+    ready(model, arm, seed)
     taught, kept_back = (rows, []) if report else (rows[:TAUGHT], rows[TAUGHT:])
     try:
         done = tutor.fit(model, taught, rate, seed=seed, progress=False)
@@ -117,7 +133,7 @@ def run(cell, rate, seed, report=True):
 def ready(model, arm, seed):
     """Make trainable what the arm trains."""
     torch.manual_seed(seed)
-    if arm != "full":
+    if not arm.startswith("full"):
         kinds = {"layer": DoRALinear} if arm.startswith("DoRA") else {}
         lm.attach(model, "all-linear", rank=8, alpha=16, **kinds)
     return model
