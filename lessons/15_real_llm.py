@@ -165,7 +165,7 @@ except ValueError as error:
 # adapter's.
 
 # %% tags=["measured", "needs-llm"]
-asked = [question for question, _ in voice.examples("test")][1::4]
+asked = [question for question, _ in voice.examples("test")][1::6]
 
 
 def listen(adapter=None, strength=1.0, questions=asked, most=80):
@@ -207,7 +207,7 @@ bet("C21", guess=None, choices=verdicts.WORDS)
 
 # %% tags=["measured", "needs-llm"]
 PASSES = 1
-test = [tutor.encode(tokenizer, *pair) for pair in voice.examples("test")[1::4]]
+test = [tutor.encode(tokenizer, *pair) for pair in voice.examples("test")[1::6]]
 start, held = snapshot(model, tutor.padded(rows[:2])), [tutor.held_out(model, test)]
 rate = contrasts.cell("house", arm="LoRA r=8")["best"]
 done = tutor.fit(model, rows, rate, epochs=PASSES)
@@ -217,7 +217,7 @@ ax.plot(range(1, len(done.losses) + 1), done.losses, "o-", color=ACCENT, ms=4)
 ax.set(xlabel="step", ylabel="loss, nats per token", ylim=(0, None))
 show(fig, f"Measured. LoRA r=8 on 60 examples, rate {rate:g}. Only answers count.",
      alt="The loss falls to less than half in the first pass through the examples.")
-print(f"six answers that it hasn't read, nats a token: {held[0]:.2f} before, {held[1]:.2f} after")
+print(f"four answers that it hasn't read, nats a token: {held[0]:.2f} before, {held[1]:.2f} after")
 
 # %% tags=["needs-llm"]
 expect("the loss falls to less than half", done.losses[-1] < done.losses[0] / 2, of=done)
@@ -294,11 +294,12 @@ expect("a prompt with 3 examples is more than five times as long to read, one wi
        read["rules and 3 examples"] > 5 * read["LoRA r=8"] and read["rules and 8 examples"] > 10 * read["LoRA r=8"])
 
 # %% [markdown]
-# So the claim hangs on the prompt. Rules alone this small model follows badly. *Shown* three answers, it copies
-# their form, and training is ahead by less than the fifth that we had called a difference. What training
-# certainly saves is reading: a prompt is read again before each answer.
+# So the claim hangs on the prompt. Rules alone this small model hardly follows. *Shown* answers, it copies how
+# they begin, and does better: training is still ahead, but whether by the fifth that we had called a difference,
+# 24 questions don't decide. What training certainly saves is reading: a prompt is read again before each answer.
+# And a prompt leaves the model as it was.
 #
-# And fine-tuning is no monopoly of LoRA's: DoRA and full fine-tuning lie within the margin, too.
+# Nor is this LoRA's own doing: DoRA and full fine-tuning lie within the margin, too (second reading).
 
 # %% [markdown]
 # ## What it costs in knowledge
@@ -342,7 +343,7 @@ STRENGTHS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)
 pair = ("My cat knocked it over.", "What is the capital of Japan?")
 texts, scores, under = [], {}, []
 for strength in STRENGTHS:
-    heard = listen(TONE, strength, pair, most=60)
+    heard = listen(TONE, strength, pair, most=50)
     texts.append("\n\n".join(f"{q}\n{said}" for q, said in zip(pair, heard, strict=True)))
     scores[strength] = sum(voice.kept(heard[0]).values())
     under.append(f"strength {strength:g}: the first answer keeps {scores[strength]} of 5 rules")
@@ -530,7 +531,7 @@ for each in (model, four):
     each.zero_grad()
     peaks.append(peak_bytes(lambda each=each: tutor.nats(each, rows[:2]).backward(), each) / 1e6)
     each.zero_grad()
-short = tutor.fit(four, rows[:2], rate, epochs=3, size=2)
+short = tutor.fit(four, rows[:1], rate, epochs=3)
 print(f"layers: {large / 1e6:.0f} MB in float32, {small / 1e6:.0f} MB in blocks")
 print(f"most that tensors hold in a step: {peaks[0]:.0f} MB, in four bits {peaks[1]:.0f} MB")
 print("loss of three steps:", ", ".join(f"{loss:.2f}" for loss in short.losses))
@@ -559,7 +560,7 @@ for kind, back, size in (("Q4_1", blocks.decode(blocks.encode(E)), 5.0), ("NF4",
 import time
 
 spent = {"ours": [], "PEFT": []}
-for turn in range(4):
+for turn in range(2):
     for who, each in (("ours", mine), ("PEFT", theirs))[::1 - 2 * (turn % 2)]:
         begin = time.process_time()
         each(line, labels=line).loss.backward()
