@@ -1,0 +1,256 @@
+"""The arms: one and the same model, adapted by us, PEFT, loralib, torchtune and by hand.
+
+A subject's `make()` gives a model whose linear layers are kept in four bits. Only the arm "four
+bits" leaves it so; for all others the same weights are decoded first, so that all arms compute the
+same, and `check_alike` can say whether they do. Each arm is a function (model, rank) -> model that
+adapts every `nn.Linear` but the head. Its name's second word is the kind of adapter, if not LoRA.
+"""
+
+import copy
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lora_mini as lm
+from lora_mini.blocks import Q41Linear
+from lora_mini.lora import LoRALinear
+from lora_mini.quant import DecodedLinear, FourBitLinear, to_four_bits
+from lora_mini.targets import place
+from lora_mini.variants import DoRALinear, PiSSALinear
+
+RANK, ALPHA, LAYERS = 8, 16, 4
+absent = {}  # arms that could not be made here, and why
+
+
+def inner(model):
+    """{name: module} of all linear layers but the head."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "head" not in n}
+
+
+def dense(model):
+    """The same model, its layers in four bits decoded for good, in place."""
+    for name, module in inner(model).items():
+        if isinstance(module, DecodedLinear):
+            made = nn.Linear(module.in_features, module.out_features, module.bias is not None,
+                             device="meta")
+            made.weight, made.bias = nn.Parameter(module.dequantize()), module.bias
+            place(model, name, made)
+    return model
+
+
+class Naive(LoRALinear):
+    """W + s B A through autograd, every time."""
+
+    def _apart(self, x):
+        return F.linear(x, self.base.weight + self.update(), self.bias)
+
+
+def plain(kind):
+    """The layer as it is taught, whatever would fit the fused path."""
+    return type("Plain", (kind,), {"_apart": kind._plain})
+
+
+def with_ours(kind=LoRALinear):
+    def attach(model, rank):
+        lm.attach(model, list(inner(model)), rank, ALPHA, layer=kind)
+        return model
+    return attach
+
+
+def peft_config(model, rank, **options):
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=list(inner(model)), **options)
+
+
+def with_peft(**options):
+    def attach(model, rank):
+        from peft import get_peft_model
+
+        return get_peft_model(model, peft_config(model, rank, **options))
+    return attach
+
+
+def with_loralib(model, rank):
+    import loralib
+
+    for name, module in inner(model).items():
+        made = loralib.Linear(module.in_features, module.out_features, r=rank, lora_alpha=ALPHA,
+                              bias=module.bias is not None)
+        made.weight, made.bias = module.weight, module.bias
+        place(model, name, made)
+    loralib.mark_only_lora_as_trainable(model)
+    return model
+
+
+def with_torchtune(model, rank):
+    from torchtune.modules.peft import LoRALinear as Theirs
+
+    layers = inner(model)
+    model.requires_grad_(False)
+    for name, module in layers.items():
+        made = Theirs(module.in_features, module.out_features, rank, ALPHA,
+                      use_bias=module.bias is not None)
+        made.weight = module.weight
+        if module.bias is not None:
+            made.bias = module.bias
+        place(model, name, made)
+    return model
+
+
+LORA = {"ours": with_ours(), "PEFT": with_peft(), "loralib": with_loralib,
+        "torchtune": with_torchtune, "naive": with_ours(Naive)}
+ARMS = {
+    "full": lambda model, rank: model.requires_grad_(True), **LORA,
+    "ours, plain": with_ours(plain(LoRALinear)), "ours, four bits": with_ours(),
+    "ours, DoRA": with_ours(DoRALinear), "PEFT, DoRA": with_peft(use_dora=True),
+    "ours, PiSSA": with_ours(PiSSALinear), "PEFT, PiSSA": with_peft(init_lora_weights="pissa"),
+}
+
+
+def family(name):
+    """What an arm has to equal: LoRA, DoRA, PiSSA, or nothing."""
+    kind = name.partition(", ")[2]
+    return None if name == "full" else kind if kind in ("DoRA", "PiSSA") else "LoRA"
+
+
+def adapted(make, rank, names):
+    """{name: model in train mode} of those arms that can be made here; `absent` tells the others."""
+    found = {}
+    for name in names:
+        model = make() if "four" in name else dense(make())
+        try:
+            found[name] = ARMS[name](model, rank).train()
+        except ImportError as error:
+            absent[name] = " ".join(str(error).split())
+    return found
+
+
+def fill(trained, seed=1):
+    """Draw all matrices anew; what is one row long, DoRA's magnitudes, stays."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in trained:
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.02, generator=generator)
+
+
+def check_alike(models, loss, most=1e-3):
+    """The largest distance of a family's gradients from its first's, relative, tensor by tensor.
+
+    The factors are drawn anew, alike in all arms. Raises ValueError where it is more than `most`.
+    """
+    first, worst = {}, 0.0
+    for name, model in models.items():
+        if not (kind := family(name)):
+            continue
+        trained = [p for p in model.parameters() if p.requires_grad]
+        fill(trained)
+        loss(model).backward()
+        found, expected = [p.grad for p in trained], first.setdefault(kind, None)
+        model.zero_grad()
+        if expected is None:
+            first[kind] = found
+            continue
+        far = max(((a - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True))
+        if not far <= most:
+            raise ValueError(f"{name} is another step than {kind} here: a gradient is {far:.1e} of "
+                             "its own length away")
+        worst = max(worst, far)
+    return worst
+
+
+def stepper(model, loss):
+    """A function that makes one step of AdamW (fused) on whatever trains; its `optimizer`."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+
+    def go():
+        optimizer.zero_grad()
+        loss(model).backward()
+        optimizer.step()
+    go.optimizer = optimizer
+    return go
+
+
+# The subjects: each has `name`, `make()`, `ids(rows, tokens)`, `loss(rows, tokens)`
+
+
+class MLP:
+    """Square layers with ReLU between them."""
+
+    name = "MLP"
+
+    def __init__(self, width):
+        self.width = width
+
+    def make(self):
+        torch.manual_seed(0)
+        parts = [part for _ in range(LAYERS)
+                 for part in (nn.Linear(self.width, self.width), nn.ReLU())]
+        model = nn.Sequential(*parts[:-1])
+        to_four_bits(model, list(inner(model)))
+        return model
+
+    def loss(self, rows, tokens):
+        torch.manual_seed(1)
+        x, y = (torch.randn(rows * tokens, self.width) for _ in range(2))
+        return lambda model: F.mse_loss(model(x), y)
+
+
+class Town:
+    """The town's GPT."""
+
+    name = "the town's GPT"
+
+    def make(self):
+        from lora_mini.world import base
+
+        model = copy.deepcopy(base.shipped())
+        to_four_bits(model, list(inner(model)), layer=FourBitLinear)
+        return model
+
+    def ids(self, rows, tokens):
+        return torch.randint(5, 60, (rows, tokens), generator=torch.Generator().manual_seed(0))
+
+    def loss(self, rows=32, tokens=None):
+        """On sentences, of their own length."""
+        from lora_mini.world import text, town, train
+        from lora_mini.world.styles import REGISTERS
+
+        rng = random.Random(0)
+        data = text.batch(town.sample_frames(rows, rng), REGISTERS["medical"], rng)
+        return lambda model: train.loss(model, data.tokens, data.mask)
+
+
+class SmolLM2:
+    """The real language model, in its own four bits; `small` is a tiny one of its kind."""
+
+    name = "SmolLM2"
+
+    def __init__(self, small=False):
+        self.small = small
+
+    def make(self):
+        if not self.small:
+            from lora_mini.lab import smollm
+
+            return smollm.load(bits=4)[0]
+        import transformers
+
+        torch.manual_seed(0)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=40_000, hidden_size=64, intermediate_size=96, num_hidden_layers=1,
+            num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True))
+        to_four_bits(model, list(inner(model)), layer=Q41Linear)
+        return model
+
+    def ids(self, rows, tokens):
+        return torch.randint(100, 40_000, (rows, tokens),
+                             generator=torch.Generator().manual_seed(0))
+
+    def loss(self, rows=4, tokens=128):
+        ids = self.ids(rows, tokens)
+        return lambda model: model(ids, labels=ids, use_cache=False).loss
