@@ -117,7 +117,7 @@ def family(name):
 
 
 def adapted(make, rank, names):
-    """{name: model in train mode} of those arms that can be made here; `absent` tells the others."""
+    """{name: model in train mode} of the arms that can be made here; `absent` tells the others."""
     found = {}
     for name in names:
         model = make() if "four" in name else dense(make())

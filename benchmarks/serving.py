@@ -12,6 +12,7 @@ import lora_mini as lm
 from lora_mini import adapters
 from lora_mini.model import wrappers
 
+PASSES = 8
 DIFFER = 2e-3  # of the largest logit: outputs of arms that compute the same, in float32
 
 
@@ -34,7 +35,9 @@ def results(about, acts, turns, profile=False, alike=None, least=0.005):
     """Rows of results of {arm: function}."""
     times = in_turns(acts, turns, least)
     for name, act in acts.items():
-        yield {**about, "arm": name, "ms": times[name], "alike": alike, **counts(act),
+        passes = getattr(act, "passes", 1)
+        yield {**about, "arm": name, "ms": times[name], "alike": alike,
+               **{what: number // passes for what, number in counts(act).items()},
                **({"operators": operators(act)} if profile else {})}
 
 
@@ -106,7 +109,11 @@ def _factors(layers):
 
 
 def mixed(subject, shapes, numbers, turns, profile=False):
-    """A batch whose rows have 1, 2, ... different adapters, in one pass; a pass for each beside."""
+    """A batch whose rows have 1, 2, ... different adapters, in one pass; a pass for each beside.
+
+    "mixed" enters `adapters.rows` for every pass. With one token a row, as when text is written,
+    eight passes inside one `with` are timed, too: time and counts are those of one of them.
+    """
     most = max(numbers)
     ours, theirs = shelf_of(subject, most), shelf_of_peft(subject, most)
     for rows, tokens in shapes:
@@ -128,7 +135,16 @@ def mixed(subject, shapes, numbers, turns, profile=False):
                 for n, part in enumerate(parts):
                     y[n::number] = part
                 return y
+
+            def many(names=names, ids=ids):
+                with adapters.rows(ours, names):
+                    for _ in range(PASSES):
+                        y = logits(ours, ids)
+                return y
+            many.passes = PASSES
             made = {"mixed": at_once, "loop": loop} | ({"PEFT": pefts} if theirs else {})
+            if tokens == 1:
+                made["mixed, eight passes"] = many
             outputs = {name: act() for name, act in made.items()}
             seen[number] = check_outputs(outputs, list(outputs))
             acts |= {f"{name}, {number}": act for name, act in made.items()}
@@ -142,8 +158,8 @@ def mixed(subject, shapes, numbers, turns, profile=False):
 def _in_place(rows):
     """"mixed, 16" as an arm and a number of adapters."""
     for row in rows:
-        arm, _, number = row["arm"].partition(", ")
-        yield {**row, "arm": arm, "adapters": int(number or 1)}
+        arm, _, number = row["arm"].rpartition(", ")
+        yield {**row, "arm": arm or number, "adapters": int(number) if arm else 1}
 
 
 def _switched(model, name, ids):
