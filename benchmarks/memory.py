@@ -1,4 +1,4 @@
-"""One arm's memory, in a process of its own: python benchmarks/memory.py MODEL ARM [small].
+"""One arm's memory, in a process of its own: python benchmarks/memory.py MODEL ARM THREADS.
 
 Prints JSON: megabytes (10^6 bytes) that the process held before the step and at most during it,
 looked at each millisecond; the most bytes that tensors hold at once; what the ledger predicts after
@@ -9,7 +9,8 @@ import json
 import sys
 
 import torch
-from arms import ARMS, RANK, SmolLM2, Town, adapted, inner, stepper
+from arms import ARMS, RANK, adapted, inner, stepper
+from subjects import SmolLM2, Town
 from turns import afresh, most_resident, resident
 
 from lora_mini.lab.peak import peak_bytes
@@ -19,9 +20,8 @@ from lora_mini.lora import LoRALinear
 SUBJECTS = {"SmolLM2": SmolLM2, "town": Town}
 
 
-def measured(subject, arm, rows, tokens, threads=1):
+def measured(subject, arm, rows, tokens):
     """The figures of one arm, or {} where it can't be made."""
-    torch.set_num_threads(threads)
     made = adapted(subject.make, RANK, [arm])
     if not made:
         return {}
@@ -62,8 +62,8 @@ def main(model, arm, threads="1", small=""):
         subject, rows, tokens = Town(), 32, None
     else:
         subject, rows, tokens = SmolLM2(bool(small)), 4, 16 if small else 128
-    print(json.dumps(measured(subject, arm, rows, tokens, int(threads))
-                     | {"rows": rows, "tokens": tokens}))
+    torch.set_num_threads(int(threads))
+    print(json.dumps(measured(subject, arm, rows, tokens) | {"rows": rows, "tokens": tokens}))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 
 import torch
-from arms import ARMS, SmolLM2, Town, absent
+from arms import ARMS, absent
 from cutting import svds
 from memory import memories
 from serving import files, inference, mixed, switching
+from subjects import SmolLM2, Town
 from training import growth, models_step
 from turns import machine
 

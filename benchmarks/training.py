@@ -1,6 +1,7 @@
 """A training step, beside its peers: the language models, and an MLP of growing size."""
 
-from arms import ARMS, LORA, MLP, RANK, adapted, check_alike, stepper
+from arms import ARMS, LORA, RANK, adapted, check_alike, stepper
+from subjects import MLP
 from turns import counts, in_turns, operators
 
 from lora_mini.ledger import saved_bytes
