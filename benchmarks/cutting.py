@@ -48,7 +48,7 @@ def svds(sizes, turns):
             if name == "1 / k":
                 acts["full"] = lambda X=X: svd.truncated_svd(X, RANK)
                 errors["full"] = None if size > 1024 else excess(X, s, acts["full"]())
-            times = in_turns(acts, min(turns, 3) if size > 1024 else turns)
+            times = in_turns(acts, min(turns, 3) if size > 1024 and "full" in acts else turns)
             flop = 2 * (2 + 2 * 2) * size**2 * (RANK + 10)  # what its docstring says, times two
             for arm, ms in times.items():
                 yield {"part": "svd", "model": name, "size": size, "rank": RANK, "arm": arm,

@@ -1,4 +1,4 @@
-"""The cost of LoRA on a CPU, beside its peers: python benchmarks/run.py (about MINUTES minutes).
+"""The cost of LoRA on a CPU, beside its peers: python benchmarks/run.py (half an hour).
 
     python benchmarks/run.py                      all parts; writes benchmarks/results.json
     python benchmarks/run.py --only mixed switch  these parts; the others' results stay
@@ -33,7 +33,7 @@ MANY = (1, 2, 4, 8, 16)
 def parts(quick, turns, profile, threads):
     """{name: function that gives its rows of results}."""
     town, real = Town(), SmolLM2(small=quick)
-    tokens, many = (4, (1, 4)) if quick else (32, MANY)
+    tokens, many = (2, (1, 4)) if quick else (8, MANY)
     shapes = [(16, 1), (16, tokens)]
 
     def both(measure, *given):

@@ -39,7 +39,8 @@ def models_step(subjects, turns, profile=False):
     for subject in subjects:
         names = [name for name in ARMS if "PiSSA" not in name or subject.name != "SmolLM2"]
         rows, tokens = (32, 0) if subject.name != "SmolLM2" else (4, 16 if subject.small else 128)
-        yield from step("step", subject, names, rows, tokens, turns, profile=profile)
+        count = min(turns, 7) if subject.name == "SmolLM2" else turns  # seconds each
+        yield from step("step", subject, names, rows, tokens, count, profile=profile)
 
 
 def growth(turns, quick=False):
