@@ -1,14 +1,15 @@
 """How cost grows with width, rank, tokens and adapters, drawn beside the counts."""
 
-import base64
+import io
 
 from goals import REAL, chosen, one
 from turns import ratio
 
-from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes, png
+from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
 
 COLOURS = {"ours": ACCENT, "PEFT": SECOND, "naive": GREY, "loralib": "#CC79A7",
            "torchtune": "#E69F00", "loop": THIRD}
+MARKS = dict(zip(COLOURS, "osv^Dx", strict=True))
 MIDDLE = {"width": 256, "rank": 8, "tokens": 1024}  # the others, held, while one of them grows
 
 
@@ -48,8 +49,8 @@ def draw(rows):
     for ax, (axis, arms) in zip(panels.flat, every.items(), strict=False):
         for name, points in arms.items():
             x, middle, low, high, count = zip(*points, strict=True)
-            ax.plot(x, middle, "o-", color=COLOURS[name], label=name, ms=3.5)
-            ax.fill_between(x, low, high, color=COLOURS[name], alpha=0.15, lw=0)
+            ax.plot(x, middle, f"{MARKS[name]}-", color=COLOURS[name], label=name, ms=4)
+            ax.vlines(x, low, high, color=COLOURS[name], lw=1)
             if name in ("ours", "naive"):
                 ax.plot(x, count, ":", color=COLOURS[name], lw=1.2,
                         label=f"{name}: FLOP, counted")
@@ -62,6 +63,10 @@ def draw(rows):
             ax.legend(fontsize=7)
         if axis == "adapters":
             ax.set_yscale("log")
+            ax.set_yticks(ticks := (1, 2, 4, 8), map(str, ticks))
+            ax.minorticks_off()
     for ax in list(panels.flat)[len(every):]:
         ax.set_axis_off()
-    return base64.b64decode(png(fig)[0])
+    out = io.BytesIO()
+    fig.savefig(out, format="png", dpi=100, metadata={"Software": None})
+    return out.getvalue()

@@ -9,8 +9,8 @@ from turns import quartiles
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HEAD = """# What LoRA costs on a CPU, beside its peers
 
-Made by `python benchmarks/run.py --report` from `benchmarks/results.json`; `python
-benchmarks/run.py` measures anew, on your machine. Arms that compute the same take turns, in a new
+Made by `python benchmarks/run.py --report` from `benchmarks/results.json`; without `--report`
+it measures anew, on your machine. Arms that compute the same take turns, in a new
 order each turn, after they have been checked to give the same gradients or outputs. A figure is
 the median over the turns, in brackets the quartiles; a ratio is formed turn by turn. Times are of
 this machine: only ratios travel, and not always far. FLOP and bytes are not measured: they are
@@ -48,7 +48,7 @@ known as the singular values are; of large matrices the full one was only timed.
 
 
 def table(head, body):
-    lines = [" | ".join(head), " | ".join(["---"] + ["---:"] * (len(head) - 1)),
+    lines = [" | ".join(map(str, head)), " | ".join(["---"] + ["---:"] * (len(head) - 1)),
              *(" | ".join(map(str, row)) for row in body)]
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 

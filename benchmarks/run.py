@@ -55,7 +55,7 @@ def parts(quick, turns, profile, threads):
 
 
 def measure(options):
-    """All results as one dictionary: {"machine": ..., "absent": ..., "rows": [...]}."""
+    """Write all results, {"machine": ..., "absent": ..., "rows": [...]}, anew after each part."""
     torch.set_num_threads(options.threads)
     every = parts(options.quick, options.turns, options.profile, options.threads)
     chosen = options.only or list(every)
@@ -70,9 +70,12 @@ def measure(options):
             said = {k: v for k, v in row.items() if k not in ("ms", "operators")}
             print(json.dumps(said), min(row.get("ms", [0])), flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s so far", file=sys.stderr)
-    found["rows"].sort(key=lambda row: list(every).index(row["part"]))
-    return {"machine": machine(options.threads), "quick": options.quick, "turns": options.turns,
-            "absent": found.get("absent", {}) | absent, "rows": found["rows"]}
+        found["rows"].sort(key=lambda row: list(every).index(row["part"]))
+        lines = ",\n".join("  " + json.dumps(row) for row in found["rows"])
+        about = {"machine": machine(options.threads), "quick": options.quick,
+                 "turns": options.turns, "absent": found.get("absent", {}) | absent}
+        head = json.dumps(about, indent=1)[:-2]
+        options.out.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', "utf-8")
 
 
 def main():
@@ -91,10 +94,7 @@ def main():
     if options.quick and options.out == RESULTS:
         options.out = RESULTS.with_name("quick.json")
     if not options.report:
-        found = measure(options)
-        lines = ",\n".join("  " + json.dumps(row) for row in found.pop("rows"))
-        head = json.dumps(found, indent=1)[:-2]
-        options.out.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', "utf-8")
+        measure(options)
     if options.out == RESULTS:
         import report
 
