@@ -6,6 +6,8 @@ same, and `check_alike` can say whether they do. Each arm is a function (model, 
 adapts every `nn.Linear` but the head. Its name's second word is the kind of adapter, if not LoRA.
 """
 
+import shutil
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -46,6 +48,10 @@ class Naive(LoRALinear):
 def plain(kind):
     """The layer as it is taught, whatever would fit the fused path."""
     return type("Plain", (kind,), {"_apart": kind._plain})
+
+
+def full(model, rank):
+    return model.requires_grad_(True)
 
 
 def with_ours(kind=LoRALinear):
@@ -96,10 +102,20 @@ def with_torchtune(model, rank):
     return model
 
 
+def compiled(attach):
+    """An arm through torch.compile, which needs a C++ compiler; the first call takes long."""
+    def make(model, rank):
+        if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+            raise ImportError("torch.compile found no C++ compiler")
+        return torch.compile(attach(model, rank), dynamic=False)
+    return make
+
+
 LORA = {"ours": with_ours(), "PEFT": with_peft(), "loralib": with_loralib,
         "torchtune": with_torchtune, "naive": with_ours(Naive)}
 ARMS = {
-    "full": lambda model, rank: model.requires_grad_(True), **LORA,
+    "full": full, **LORA,
+    "full, compiled": compiled(full), "ours, compiled": compiled(with_ours()),
     "ours, plain": with_ours(plain(LoRALinear)), "ours, four bits": with_ours(),
     "ours, DoRA": with_ours(DoRALinear), "PEFT, DoRA": with_peft(use_dora=True),
     "ours, PiSSA": with_ours(PiSSALinear), "PEFT, PiSSA": with_peft(init_lora_weights="pissa"),
@@ -109,7 +125,7 @@ ARMS = {
 def family(name):
     """What an arm has to equal: LoRA, DoRA, PiSSA, or nothing."""
     kind = name.partition(", ")[2]
-    return None if name == "full" else kind if kind in ("DoRA", "PiSSA") else "LoRA"
+    return None if name.startswith("full") else kind if kind in ("DoRA", "PiSSA") else "LoRA"
 
 
 def adapted(make, rank, names):

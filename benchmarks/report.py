@@ -22,7 +22,8 @@ PARTS = {
     "step": ("A training step", """
 Rank 8 on all linear layers but the head, AdamW (fused), the base in float32 or, where said, in
 four bits; over full fine-tuning's time. `naive` forms W + s B A by autograd, `ours, plain` is our
-layer without its fused path."""),
+layer without its fused path. `compiled` goes through torch.compile, which takes up to a minute
+before the first step; its counts are those of the model as it is."""),
     "inference": ("A pass forward", """
 Over the base's time, without gradients. An adapter beside the base costs; merged, PEFT's and
 loralib's stand in W itself, ours beside W, or `for good`, as plain layers."""),

@@ -39,7 +39,7 @@ def parts(quick, turns, profile, threads):
     def both(measure, *given):
         for subject in (town, real):
             yield from measure(subject, *given, turns, profile)
-    remembered = [a for a in ARMS if "PiSSA" not in a and "plain" not in a]
+    remembered = [a for a in ARMS if not any(word in a for word in ("PiSSA", "plain", "compiled"))]
     if quick:
         remembered = ["full", "ours", "ours, four bits"]
     return {
