@@ -452,7 +452,7 @@ expect("and its advantage is smaller at 64 than at 1,024",
 # %% [markdown]
 # The clock stays above the count, and at the narrow end it does not follow it at all. (The clock has AdamW
 # and all that is no product; the count hasn't.) The paper's own figure is 25 percent: 43.1 in place of 32.5
-# tokens a second on GPT-3 (section 4.2). Whole models, beside PEFT, are timed in `benchmarks/step.py`.
+# tokens a second on GPT-3 (section 4.2). Whole models, beside PEFT, are timed in `benchmarks/run.py`.
 #
 # ### Count and clock over the width (second reading)
 

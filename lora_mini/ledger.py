@@ -81,6 +81,26 @@ def saved_bytes(model, act):
     Every piece of memory counts once, however many tensors look at it; the model's parameters and
     buffers are left out.
     """
+    return sum(_saved(model, act))
+
+
+def step_bytes(model, loss, optimizer="adamw"):
+    """The most bytes that tensors hold at once in a training step, predicted, nothing trained.
+
+    `loss()` runs the model on a batch and returns the loss; on the meta device nothing is computed.
+    Weights and the optimiser's states are there all the time. On top of them come, at the start of
+    the way back, what autograd has kept and two gradients as large as the largest piece of it (in a
+    language model those of the log-probabilities and of the logits); at its end, all gradients. The
+    larger of the two counts. Not in it: what an operation needs inside itself, tensors that live
+    only on the way there, the allocator's reserve, Python. Raises as `ledger` does.
+    """
+    held, kept = ledger(model, optimizer), _saved(model, loss)
+    on_the_way = sum(kept) + 2 * max(kept, default=0)
+    return held.weight_bytes + held.optimizer_bytes + max(on_the_way, held.gradient_bytes)
+
+
+def _saved(model, act):
+    """The sizes of the pieces of memory that `saved_bytes` adds up."""
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -91,7 +111,7 @@ def saved_bytes(model, act):
         return tensor.detach()  # a node that kept its own output would never be freed
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         act()
-    return sum(memory.nbytes() for memory in kept.values())
+    return [memory.nbytes() for memory in kept.values()]
 
 
 def lora_parameters(d_out, d_in, rank):

@@ -164,8 +164,15 @@ def trainable_parameters(model):
 
 def wrappers(model):
     """{module name: LoRALinear or TrainedCopy} of all that is attached now."""
-    modules = model.named_modules(remove_duplicate=False)  # a shared module has several names
-    return {name: m for name, m in modules if isinstance(m, (LoRALinear, TrainedCopy))}
+    found, waiting = {}, [("", model)]  # as named_modules, which takes five times as long
+    while waiting:
+        name, module = waiting.pop()
+        if isinstance(module, (LoRALinear, TrainedCopy)):
+            found[name] = module
+        prefix = f"{name}." if name else ""
+        waiting += [(prefix + child, m) for child, m in reversed(module._modules.items())
+                    if m is not None]
+    return found  # a shared module under each of its names
 
 
 def within(wrapper):

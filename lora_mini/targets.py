@@ -49,8 +49,10 @@ def choose(model, target_modules, exclude=()):
 
 def place(model, name, module):
     """Put a module in the place of that name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    *path, leaf = name.split(".")
+    for part in path:
+        model = model._modules[part]
+    setattr(model, leaf, module)
 
 
 def matching(patterns, candidates, what, modules=None):

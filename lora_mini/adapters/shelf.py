@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from lora_mini.copies import TrainedCopy
 from lora_mini.lora import LoRALinear
 from lora_mini.model import attach, hold, thaw, trainable, within, wrappers
 from lora_mini.refusals import allow_saving, refuse_saving
@@ -66,23 +67,50 @@ def switch(model, name):
     if name == held.active:
         return
     coming = {} if name is None else pick(held, name)
-    bare = modules_of_base(model)
     for where, wrapper in coming.items():
-        if bare.get(where) is not within(wrapper):
+        if of_base(model, where) is not within(wrapper):
             raise ValueError(f"adapter {name!r} belongs to a layer {where!r} that is no longer "
                              "there: it was replaced since, by a final merge for instance. Load "
                              "the adapter from its file into this model")
+    was = held.active
     park(model)
     if coming:
-        hold(model, trainable(model))
+        hold(model, model.__dict__.get("_trainable_before") or trainable(model))
     for where, wrapper in coming.items():
-        inner = within(wrapper)
-        lies = next(itertools.chain(inner.parameters(), inner.buffers()), None)
-        if lies is not None:
-            wrapper.to(lies.device)
-        place(model, where, wrapper.train(inner.training))
+        _follow(wrapper)
+        place(model, where, wrapper)
     held.active = name
-    (refuse_saving if coming else allow_saving)(model)
+    if bool(was) != bool(name):
+        (refuse_saving if coming else allow_saving)(model)
+
+
+def of_base(model, where):
+    """The base's own module of that name, past whatever is attached; None if there is none."""
+    module = _bare(model)
+    for part in where.split(".") if where else ():
+        module = _bare(module._modules.get(part)) if module is not None else None
+    return module
+
+
+def _bare(module):
+    return within(module) if isinstance(module, (LoRALinear, TrainedCopy)) else module
+
+
+def _follow(wrapper):
+    """Let a wrapper lie where its base's module lies now, and train or not as that does."""
+    inner = within(wrapper)
+    parts = list(wrapper.modules())
+    lies = next(_devices(inner.modules()), None)
+    if lies is not None and any(device != lies for device in _devices(parts)):
+        wrapper.to(lies)
+    if any(m.training != inner.training for m in parts):
+        wrapper.train(inner.training)
+
+
+def _devices(modules):
+    own = itertools.chain.from_iterable(
+        (*m._parameters.values(), *m._buffers.values()) for m in modules)
+    return (tensor.device for tensor in own if tensor is not None)
 
 
 def remove(model, name):

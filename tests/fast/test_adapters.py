@@ -8,6 +8,7 @@ from torch import nn
 
 import lora_mini as lm
 from lora_mini import adapters
+from lora_mini.adapters import shelf
 from lora_mini.lora import LoRALinear
 from lora_mini.variants import DoRALinear, LoRAFALinear, PiSSALinear
 from lora_mini.world.gpt import GPT, Config
@@ -65,6 +66,20 @@ def test_switching_is_bit_for_bit_and_leaves_the_base_alone():
     adapters.switch(model, None)
     assert {n for n, _ in model.named_parameters()} == before.keys()
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_the_bases_own_modules_are_found_past_copies_and_layers():
+    model = nn.Sequential(nn.Sequential(nn.Linear(6, 4), nn.ReLU()), nn.Linear(4, 3)).eval()
+    own = dict(model.named_modules())
+    adapters.add(model, "copy", ["1"], 2, 5, modules_to_save=["0"])
+    assert all(shelf.of_base(model, name) is module for name, module in own.items())
+    assert shelf.of_base(model, "0.7") is shelf.of_base(model, "0.0.7") is None
+    adapters.add(model, "layer", ["0.0"], 2, 5)
+    assert all(shelf.of_base(model, name) is module for name, module in own.items())
+    model.train()
+    for name in ("copy", "layer"):
+        adapters.switch(model, name)
+        assert all(m.training for m in model.modules())
 
 
 def test_only_the_active_adapter_trains_and_the_shelf_is_out_of_sight():
@@ -189,6 +204,48 @@ def test_rows_have_their_own_copies_and_generate_as_alone():
         mixed = model.generate(prompt, 4)
     assert mixed[0].tolist() == alone[0].tolist() and mixed[1].tolist() == bare[1].tolist()
     assert alone[1].tolist() != bare[1].tolist()
+
+
+@pytest.mark.parametrize("names", [
+    ["two", "default", "two", "default"], ["two", "two", None, "default"],
+    [None, "two", "two", None], ["two"] * 4])
+def test_what_rows_keeps_follows_every_change_of_a_factor(names):
+    model, base, *_ = with_two()
+    factors = [p for m in model._shelf.adapters["two"].values() for p in (m.lora_A, m.lora_B)]
+
+    def expected():
+        with torch.no_grad():
+            parts = []
+            for i, name in enumerate(names):
+                adapters.switch(model, name)
+                parts.append(model(TOKENS[i:i + 1]))
+            return torch.cat(parts)
+
+    def train():
+        optimizer = torch.optim.AdamW(factors, lr=0.1, fused=True)
+        model(TOKENS).square().sum().backward()
+        optimizer.step()
+
+    def write():
+        with torch.no_grad():
+            factors[0].add_(1)
+    changes = [lambda: None, write, train, train]
+    found = []
+    with adapters.rows(model, names):
+        for change in changes:
+            change()
+            outputs = []
+            for context in (torch.no_grad, torch.inference_mode):
+                with context():
+                    outputs += [model(TOKENS) for _ in range(3)]
+            found.append((*outputs, [f.detach().clone() for f in factors]))
+    for *outputs, kept in found:
+        with torch.no_grad():
+            for factor, was in zip(factors, kept, strict=True):
+                factor.copy_(was)
+        for output in outputs:
+            torch.testing.assert_close(output, expected())
+    assert not torch.equal(found[0][0], found[1][0])
 
 
 def test_each_adapter_gets_the_gradient_of_its_rows():

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import lora_mini as lm
-from lora_mini.ledger import ledger, lora_parameters
+from lora_mini.lab.peak import peak_bytes
+from lora_mini.ledger import ledger, lora_parameters, step_bytes
 from lora_mini.quant import to_four_bits
 from lora_mini.shapes import skeleton
 from lora_mini.variants import DoRALinear
@@ -163,3 +164,25 @@ def test_no_grad_around_it_changes_nothing_and_no_graph_is_left():
     with torch.no_grad():
         assert ledger(model, batch=x).activation_bytes == 4 * (5 * 6 + 5 * 8)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_steps_peak_by_hand_and_as_tensors_hold_it():
+    net = nn.Sequential(nn.Linear(50, 40, bias=False), nn.Tanh(), nn.Linear(40, 30, bias=False))
+    x = torch.randn(1000, 50)
+    trained = list(net.parameters())
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+
+    def loss():
+        return net(x).square().sum()
+
+    def go():
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    weights, kept = 4 * (50 * 40 + 40 * 30), 4 * 1000 * (50 + 40 + 30)  # x, tanh's, the output
+    assert step_bytes(net, loss, "sgd") == weights + kept + 2 * 4 * 1000 * 50
+    short = x[:1].clone()  # here the end, with all gradients, is more than the beginning
+    assert step_bytes(net, lambda: net(short).sum(), "adamw") == 4 * weights
+    assert peak_bytes(go, net, x) == pytest.approx(step_bytes(net, loss, "sgd"), rel=0.2)
+    with pytest.raises(ValueError, match="optimizer must be one of"):
+        step_bytes(net, loss, "adagrad")

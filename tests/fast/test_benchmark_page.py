@@ -1,0 +1,49 @@
+"""docs/benchmark.md is what the shipped results say, and its figures are worked out as it says."""
+
+import json
+import sys
+
+import pytest
+
+import build
+
+sys.path.insert(0, str(build.ROOT / "benchmarks"))
+import goals  # noqa: E402
+import report  # noqa: E402
+import turns  # noqa: E402
+
+SHIPPED = build.ROOT / "benchmarks" / "results.json"
+
+
+def row(arm, ms, **about):
+    return {"part": "step", "model": "SmolLM2", "arm": arm, "ms": ms, **about}
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="no run has been shipped")
+def test_the_page_is_what_the_shipped_results_say():
+    found = json.loads(SHIPPED.read_text("utf-8"))
+    assert (build.ROOT / "docs" / "benchmark.md").read_text("utf-8") == report.page(found)
+    assert not found["quick"] and {r["part"] for r in found["rows"]} == {"growth", *report.PARTS}
+    assert "/tmp" not in json.dumps(found) and (build.ROOT / "docs" / "benchmark.png").exists()
+
+
+def test_a_ratio_is_formed_turn_by_turn():
+    rows = [row("ours", [2, 4, 6, 8, 10]), row("PEFT", [4, 8, 6, 4, 40])]
+    assert goals.over(rows, "ours", "PEFT", part="step") == (0.5, 0.5, 1.0)  # .25 .5 .5 1 2
+    assert goals.over(rows, "ours", "loralib", part="step") is None
+    assert turns.quartiles([3, 1]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("ours, holds", [(7.0, [True, True]), (9.6, [False, False])])
+def test_the_goal_of_the_step_is_judged_by_hand(ours, holds):
+    rows = [row("full", [10.0] * 3), row("PEFT", [9.5] * 3), row("ours", [ours] * 3)]
+    assert [each[2] for each in goals.goals(rows)] == holds
+
+
+def test_of_mixed_batches_the_one_of_most_adapters_is_judged():
+    about = {"part": "mixed", "model": "SmolLM2", "rows": 16, "tokens": 1}
+    rows = [about | {"arm": arm, "adapters": n, "ms": [ms] * 3} for arm, n, ms in
+            [("one", 1, 10), ("mixed", 8, 11), ("mixed", 16, 14), ("loop", 16, 90)]]
+    (goal, figure, holds), = goals.goals(rows)
+    assert goal.startswith("16 adapters in one batch of 16 x 1 tokens") and not holds
+    assert figure == "1.40 [1.40, 1.40]; a loop 9.0"
