@@ -149,16 +149,19 @@ def asked(cell, seed, report=True):
 
 def summary(model, tokenizer, system=None, before=()):
     """"kept": the share of rules that each of the 24 answers keeps; "rules": of each rule; "held":
-    nats a token on the course's own answers; "tokens": read for an answer; "general", "knows"."""
+    nats a token on the course's own answers; "tokens": read for an answer; "ended": the share of
+    answers that ended by themselves; "general", "knows"."""
     pairs = voice.examples("test")
     prompts = [tutor.prompt(tokenizer, question, system, before) for question, _ in pairs]
-    said = tutor.answers(model, tokenizer, prompts)
+    ended = []
+    said = tutor.answers(model, tokenizer, prompts, ended=ended)
     found = [voice.kept(answer) for answer in said]
     rows = [(start + end, [tutor.IGNORED] * len(start) + end) for start, (_, answer) in
             zip(prompts, pairs, strict=True) if (end := tokenizer(
                 answer + tokenizer.eos_token, add_special_tokens=False).input_ids)]
     return {"kept": [fmean(keeps.values()) for keeps in found],
             "rules": {rule: fmean(keeps[rule] for keeps in found) for rule in voice.RULES},
+            "ended": fmean(ended),
             "held": tutor.held_out(model, rows), "tokens": fmean(map(len, prompts)),
             "general": general(model, tokenizer), "knows": knows(model, tokenizer),
             "said": said[:4]}

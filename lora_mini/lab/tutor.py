@@ -160,8 +160,11 @@ def held_out(model, rows, size=8):
 
 
 @torch.no_grad()
-def answers(model, tokenizer, prompts, most=80):
-    """Greedy answers, all prompts in one batch: a list of texts."""
+def answers(model, tokenizer, prompts, most=128, ended=None):
+    """Greedy answers, all prompts in one batch: a list of texts.
+
+    A list given as `ended` gets, for each, whether it came to its own end within `most` tokens.
+    """
     mode, T = model.training, max(map(len, prompts))
     model.eval()
     tokens = torch.tensor([[0] * (T - len(p)) + p for p in prompts])  # padded on the left
@@ -169,4 +172,6 @@ def answers(model, tokenizer, prompts, most=80):
     out = model.generate(input_ids=tokens.to(model.device), max_new_tokens=most, do_sample=False,
                          attention_mask=there.to(model.device))
     model.train(mode)
+    if ended is not None:
+        ended += (out[:, T:] == tokenizer.eos_token_id).any(dim=1).tolist()
     return [text.strip() for text in tokenizer.batch_decode(out[:, T:], skip_special_tokens=True)]
