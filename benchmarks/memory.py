@@ -2,7 +2,7 @@
 
 Prints JSON: megabytes (10^6 bytes) that the process held before the step and at most during it,
 looked at each millisecond; the most bytes that tensors hold at once; what the ledger predicts after
-one pass forward; bytes of the adapted layers' weights, held and in float32.
+one pass forward; of full and ours bytes of the adapted layers' weights, held and in float32.
 """
 
 import json
@@ -33,7 +33,8 @@ def measured(subject, arm, rows, tokens):
     moments = [t for state in go.optimizer.state.values() for t in state.values()]
     peak = peak_bytes(go, model, *moments)
     return {"resident_before": round(before), "resident_most": round(most), "peak": peak,
-            "predicted": step_bytes(model, lambda: loss(model)), **weights(model)}
+            "predicted": step_bytes(model, lambda: loss(model)),
+            **(weights(model) if arm.startswith(("full", "ours", "naive")) else {})}
 
 
 def weights(model):

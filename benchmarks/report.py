@@ -77,6 +77,8 @@ def where(found):
     said = (f"{about['processor']}, {about['cores']} cores, {about['architecture']}{memory}, "
             f"{about['system']}; Python {about['python']}, {versions}; {about['threads']} "
             f"thread(s), {found['turns']} turns, {about['date']}.")
+    if found.get("beside"):
+        said += f" Beside it ran: {found['beside']}."
     if found["quick"]:
         said = "**A trial run on tiny sizes: nothing follows from it.** " + said
     absent = "".join(f"\n- not in this run: {arm} ({' '.join(why.split())[:160]})"
@@ -147,7 +149,7 @@ def plain(*keys):
 def memory(rows):
     body = [(row["arm"], row["resident_before"], row["resident_most"], f"{row['peak'] / 1e6:.0f}",
              f"{row['predicted'] / 1e6:.0f}", f"{row['predicted'] / row['peak']:.3f}",
-             f"{row['held'] / 1e6:.0f}") for row in rows]
+             f"{row['held'] / 1e6:.0f}" if "held" in row else "") for row in rows]
     yield f"{shape(rows[0])}\n\n" + table(
         ("arm", "resident before", "at most", "tensors", "predicted", "ratio", "layers' weights"),
         body)

@@ -73,7 +73,8 @@ def measure(options):
         found["rows"].sort(key=lambda row: list(every).index(row["part"]))
         lines = ",\n".join("  " + json.dumps(row) for row in found["rows"])
         about = {"machine": machine(options.threads), "quick": options.quick,
-                 "turns": options.turns, "absent": found.get("absent", {}) | absent}
+                 "turns": options.turns, "beside": options.beside,
+                 "absent": found.get("absent", {}) | absent}
         head = json.dumps(about, indent=1)[:-2]
         options.out.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', "utf-8")
 
@@ -87,6 +88,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=0, help="11 without --quick")
     parser.add_argument("--profile", action="store_true", help="operators, too")
+    parser.add_argument("--beside", default="", help="what else the machine does, for the page")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
