@@ -170,9 +170,9 @@ TABLES = {"step": beside("full", ("flop", "moved", "kept")),
 
 def profiles(rows):
     """Where the time goes, for the arms that goals are about."""
-    body = []
+    body, most = [], max(row.get("adapters", 1) for row in rows)
     for row in rows:
-        if row["model"] == "SmolLM2" and row["part"] != "growth":
+        if row["model"] == "SmolLM2" and row.get("adapters", most) in (1, most):
             at = f"{row['rows']} x {row['tokens']}" if "rows" in row else ""
             top = list(row["operators"].items())[:5]
             number = f", {row['adapters']}" if "adapters" in row else ""
