@@ -62,8 +62,16 @@ def test_a_file_of_pairs_or_of_text_is_read_whole(tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text("\ufeffhow are you\twell, thanks \n\nis it late\tno\n", "utf-8")
     assert tutor.read(path) == [("how are you", "well, thanks"), ("is it late", "no")]
+    path.write_text("how\tfirst\\nsecond\n", "utf-8")
+    assert tutor.read(path) == [("how", "first\nsecond")]
     path.write_text("First line.\n\nSecond, \u00e9.", "utf-8")
     assert tutor.read(path) == "First line.\n\nSecond, \u00e9."
+
+
+def test_every_fifth_is_held_back_and_nothing_is_lost():
+    assert tutor.apart(list("abcdefghijkl")) == (list("abcdfghikl"), ["e", "j"])
+    with pytest.raises(ValueError, match="five of them or more, got 4"):
+        tutor.apart(list("abcd"))
 
 
 @pytest.mark.parametrize("text, message", [
@@ -128,3 +136,11 @@ def test_answers_do_not_depend_on_who_else_is_in_the_batch(rows):
     prompts = [tokens[:6 + i] for i, (tokens, _) in enumerate(rows)]
     together = tutor.answers(model, words, prompts, most=5)
     assert together == [tutor.answers(model, words, [p], most=5)[0] for p in prompts]
+
+
+def test_replayed_rows_are_the_models_own_answers(monkeypatch):
+    words = Words()
+    monkeypatch.setattr(tutor, "answers", lambda model, tokenizer, prompts: [
+        " ".join(words.known[t] for t in tokens[1:3]) for tokens in prompts])
+    rows = tutor.replayed(None, words, ["is it late", "a b c"])
+    assert rows == [tutor.encode(words, "is it late", "is it"), tutor.encode(words, "a b c", "a b")]
