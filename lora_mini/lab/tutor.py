@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+import lora_mini as lm
 from lora_mini.world import memory, train
 
 IGNORED = -100  # what cross-entropy leaves out
@@ -54,9 +55,22 @@ def read(path):
             for _, line in lines]
 
 
+def own(tokenizer, path):
+    """A reader's file, made ready: (rows to train on, rows held back, held-back pairs, of a plain
+    text []). Prints what it was read as; raises as `read`, `encode` and `apart` do."""
+    found = read(path)
+    if isinstance(found, str):
+        rows, pairs = plain(tokenizer, found), []
+        print(f"read as plain text, {len(rows)} windows")
+    else:
+        rows, pairs = [encode(tokenizer, *pair) for pair in found], found[4::5]
+        print(f"read as {len(found)} pairs")
+    return *apart(rows), pairs
+
+
 def apart(rows):
-    """(taught, held back) of pairs or rows: every fifth is held back, to judge by. Raises
-    ValueError for fewer than five."""
+    """(taught, held back): every fifth is held back, to judge by. Raises ValueError for fewer than
+    five."""
     if len(rows) < 5:
         raise ValueError("every fifth pair or window is held back, to judge by: expected five of "
                          f"them or more, got {len(rows)}")
@@ -194,3 +208,20 @@ def answers(model, tokenizer, prompts, most=MOST, ended=None):
     if ended is not None:
         ended += (out[:, T:] == tokenizer.eos_token_id).any(dim=1).tolist()
     return [text.strip() for text in tokenizer.batch_decode(out[:, T:], skip_special_tokens=True)]
+
+
+def beside(model, tokenizer, pairs, rules):
+    """Print what base and adapter say to the first pair's question, and how it was written; and,
+    over all pairs, how many of the answers keep each of rules, a name to a function of a text. With
+    no pairs it prints nothing."""
+    if not pairs:
+        return
+    prompts = [prompt(tokenizer, question) for question, _ in pairs]
+    print(f"asked: {pairs[0][0]}\nas written: {pairs[0][1]}")
+    for who, strength in (("base", 0), ("adapter", 1)):
+        lm.set_strength(model, strength)
+        ended = []
+        said = answers(model, tokenizer, prompts, ended=ended)
+        print(f"{who}: {said[0]}{'' if ended[0] else ' (cut)'}")
+        for name, keeps in rules.items():
+            print(f"  {name}: {sum(map(bool, map(keeps, said)))} of {len(said)}")

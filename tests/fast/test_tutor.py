@@ -74,6 +74,18 @@ def test_every_fifth_is_held_back_and_nothing_is_lost():
         tutor.apart(list("abcd"))
 
 
+def test_a_readers_file_is_read_and_a_fifth_held_back(tmp_path, capsys):
+    path, words = tmp_path / "mine.tsv", Words()
+    pairs = [(f"q{i}", f"a{i}") for i in range(11)]
+    path.write_text("".join(f"{q}\t{a}\n" for q, a in pairs), "utf-8")
+    rows = [tutor.encode(words, *pair) for pair in pairs]
+    assert tutor.own(words, path) == (*tutor.apart(rows), [pairs[4], pairs[9]])
+    path.write_text("w " * 700, "utf-8")
+    taught, held, none = tutor.own(words, path)
+    assert (len(taught), len(held), none) == (5, 1, [])
+    assert capsys.readouterr().out == "read as 11 pairs\nread as plain text, 6 windows\n"
+
+
 @pytest.mark.parametrize("text, message", [
     ("a\tb\n\nonly one\n", "line 3: expected a question, one tab and an answer.*'only one'"),
     ("a\tb\tc\n", "line 1"), ("a\t \n", "line 1"), (" \n\n", "is empty")])
@@ -144,3 +156,23 @@ def test_replayed_rows_are_the_models_own_answers(monkeypatch):
         " ".join(words.known[t] for t in tokens[1:3]) for tokens in prompts])
     rows = tutor.replayed(None, words, ["is it late", "a b c"])
     assert rows == [tutor.encode(words, "is it late", "is it"), tutor.encode(words, "a b c", "a b")]
+
+
+def test_base_and_adapter_beside_what_was_written(monkeypatch, capsys):
+    model = tiny()
+    lm.attach(model, "all-linear", rank=2, alpha=6)
+    layer = model.model.layers[0].mlp.up_proj
+
+    def answers(model, tokenizer, prompts, ended):
+        ended += [layer.strength == 0, True]
+        return [f"said at {layer.strength:g}", "no"]
+
+    monkeypatch.setattr(tutor, "answers", answers)
+    rules = {"says": lambda said: "said" in said}
+    tutor.beside(model, Words(), [("how", "so"), ("why", "thus")], rules)
+    assert capsys.readouterr().out.splitlines() == [
+        "asked: how", "as written: so", "base: said at 0", "  says: 1 of 2",
+        "adapter: said at 1 (cut)", "  says: 1 of 2"]
+    assert layer.strength == 1
+    tutor.beside(model, Words(), [], rules)
+    assert capsys.readouterr().out == ""
