@@ -11,7 +11,7 @@
 # - **dial** the strength, and see what style costs in knowledge;
 # - **train** on a file of your own, and take the adapter to PEFT and llama.cpp.
 #
-# You need notebooks 04, 06, 10 and 14; for one section 11. About 80 minutes to study; the core path about
+# You need notebooks 04, 06, 10 and 14; for one section 11. About 75 minutes to study; the core path about
 # 45, the rest is marked as a second reading. You also need more packages, and once 98 MB:
 # `python3 start.py llm` fetches the packages, the first cells the model. After that nothing asks the network.
 
@@ -107,7 +107,6 @@ torch.manual_seed(0)
 places = lm.attach(model, "all-linear", rank=8, alpha=16)
 count = lm.trainable_parameters(model)[1]
 print(f"{len(places)} layers, {count:,} numbers, {100 * count / numbers:.1f} percent")
-print("head adapted:", "lm_head" in places)
 
 # %% [markdown]
 # ## The house style
@@ -298,20 +297,26 @@ verdict("C21", contrasts.effects("C21"))
 
 # %%
 gap = {arm: kept["LoRA r=8"] - kept[arm] for arm in SHOWN}
+shown = ("rules and 3 examples", "rules and 8 examples")
 
 # %%
-expect("beside the rules alone, training keeps a third more of them, or better", gap["rules"] > 1 / 3)
-expect("beside prompts with examples it keeps more on the mean, by less than a fifth",
-       all(0 < gap[arm] < 0.2 for arm in ("rules and 3 examples", "rules and 8 examples")))
+expect("beside the rules alone, training keeps half of them more, or better", gap["rules"] > 1 / 2)
+expect("examples in the prompt help by a fifth or more, and training is ahead of them on the mean", all(
+       kept[arm] - kept["rules"] > 0.2 and gap[arm] > 0 for arm in shown))
+expect("of their answers fewer end than after training, by a fifth or more", all(
+       ended[arm] < ended["LoRA r=8"] - 0.2 for arm in shown))
 expect("a prompt with 3 examples is more than five times as long to read, one with 8 more than ten times",
        read["rules and 3 examples"] > 5 * read["LoRA r=8"]
        and read["rules and 8 examples"] > 10 * read["LoRA r=8"])
 
 # %% [markdown]
-# So the claim hangs on the prompt. Rules alone this small model hardly follows. *Shown* answers, it copies how
-# they begin, and does better: training is still ahead, but whether by the fifth that we had called a difference,
-# 24 questions don't decide. What training certainly saves is reading: a prompt is read again before each answer.
-# And a prompt leaves the model as it was.
+# So the claim hangs on the prompt. Rules alone this small model hardly follows. *Shown* answers, it copies
+# how they begin, and does better; but more of its answers run on until the tokens are spent. (Greedy, 128
+# tokens at most: sampling or penalties weren't tried.)
+#
+# What training saves is reading. A prompt is read again before each answer, unless the server keeps it (a
+# prefix cache), and takes up context in either case. After `lm.merge` an adapter costs nothing more (04). But
+# a prompt leaves the model as it was.
 #
 # Nor is this LoRA's own doing: DoRA and full fine-tuning lie within the margin, too (second reading).
 
@@ -320,7 +325,7 @@ expect("a prompt with 3 examples is more than five times as long to read, one wi
 # Three plain questions, put to what you trained:
 
 # %% tags=["measured", "needs-llm"]
-plain = [question for question, _ in house.PLAIN[1:8:3]]
+plain, _ = zip(*house.PLAIN[1:8:3], strict=True)
 answered = listen(TONE, questions=plain)
 for question, (said, cut) in zip(plain, answered, strict=True):
     print(fill(f"{question}  {said}{cut}", 80), "\n")
@@ -364,7 +369,7 @@ expect("with replay it is less dear than without, more plain questions are right
 # as the choice between the two. One base, three seeds: no verdict.
 #
 # What helps is 06's remedy, *replay*: among the examples 16 plain questions with the base's own answers.
-# They are not those asked here, but of the same kind. (Training is longer by 16 rows to 60.)
+# They are not those asked here, but of the same kind. (It trains on 76 rows, not 60.)
 #
 # ## Dial it
 # Two questions at seven strengths, one about the kettle, one about the world. Drag:
@@ -427,7 +432,7 @@ expect("replay at 1 keeps more rules than half the strength, and no fewer plain 
 
 # %% tags=["needs-llm"]
 MINE = None  # such as "my pairs.tsv"
-REPLAY = False  # True: plain questions with the base's own answers among yours
+REPLAY = False  # True: plain questions and the base's own answers among yours; minutes
 EPOCHS, RATE = 2, rate
 mine, mine_before, mine_rows = model, start, rows
 if MINE:
