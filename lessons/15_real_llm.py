@@ -301,18 +301,20 @@ shown = ("rules and 3 examples", "rules and 8 examples")
 
 # %%
 expect("beside the rules alone, training keeps half of them more, or better", gap["rules"] > 1 / 2)
-expect("examples in the prompt help by a fifth or more, and training is ahead of them on the mean", all(
-       kept[arm] - kept["rules"] > 0.2 and gap[arm] > 0 for arm in shown))
+expect("examples in the prompt help by a fifth or more, and training is ahead of them by a fifth on the mean",
+       all(kept[arm] - kept["rules"] > 0.2 and gap[arm] > 0.2 for arm in shown))
 expect("of their answers fewer end than after training, by a fifth or more", all(
        ended[arm] < ended["LoRA r=8"] - 0.2 for arm in shown))
+expect("with 8 examples no more rules are kept than with 3", kept[shown[1]] <= kept[shown[0]])
 expect("a prompt with 3 examples is more than five times as long to read, one with 8 more than ten times",
        read["rules and 3 examples"] > 5 * read["LoRA r=8"]
        and read["rules and 8 examples"] > 10 * read["LoRA r=8"])
 
 # %% [markdown]
 # So the claim hangs on the prompt. Rules alone this small model hardly follows. *Shown* answers, it copies
-# how they begin, and does better; but more of its answers run on until the tokens are spent. (Greedy, 128
-# tokens at most: sampling or penalties weren't tried.)
+# how they begin, and does better, with eight no better than with three: many answers run on until the tokens
+# are spent. (Greedy, 128 tokens at most: sampling or penalties weren't tried.) Training is ahead by a fifth on the
+# mean; whether by a fifth beyond luck, 24 questions don't decide.
 #
 # What training saves is reading. A prompt is read again before each answer, unless the server keeps it (a
 # prefix cache), and takes up context in either case. After `lm.merge` an adapter costs nothing more (04). But
