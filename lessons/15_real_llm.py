@@ -312,15 +312,15 @@ expect("a prompt with 3 examples is more than five times as long to read, one wi
 
 # %% [markdown]
 # So the claim hangs on the prompt. Rules alone this small model hardly follows. *Shown* answers, it copies
-# how they begin, and does better, with eight no better than with three: many answers run on until the tokens
-# are spent. (Greedy, 128 tokens at most: sampling or penalties weren't tried.) Training is ahead by a fifth on the
-# mean; whether by a fifth beyond luck, 24 questions don't decide.
+# how they begin, and does better, with eight no better than with three: many answers run on until the
+# tokens are spent. (Greedy: sampling or penalties weren't tried.) Training is ahead by a fifth on the mean;
+# whether by a fifth beyond luck, 24 questions don't decide.
 #
 # What training saves is reading. A prompt is read again before each answer, unless the server keeps it (a
 # prefix cache), and takes up context in either case. After `lm.merge` an adapter costs nothing more (04). But
 # a prompt leaves the model as it was.
 #
-# Nor is this LoRA's own doing: DoRA and full fine-tuning lie within the margin, too (second reading).
+# Nor is this LoRA's own doing: DoRA and full lie within the margin (second reading).
 
 # %% [markdown]
 # ## What it costs in knowledge
@@ -492,7 +492,7 @@ expect("with nothing typed it shows a hint", hint.startswith("Type"))
 #
 #     llama-cli -m MODEL.gguf --lora adapter.gguf
 #
-# (Loaded again from the folder alone, onto a fresh model: second reading, below.)
+# (Loaded again onto a fresh model: second reading, below.)
 #
 # It was trained on the weights in the file, unpacked from four bits; on the original ones check your rules
 # again. In PEFT the whole of this notebook is
