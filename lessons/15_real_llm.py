@@ -259,7 +259,7 @@ print(f"of the rules kept: {100 * kept_before:.0f} percent before, {100 * kept_a
 expect("a fifth more of the rules is kept than before, or better", kept_after > kept_before + 0.2, of=done)
 
 # %% [markdown]
-# The tone is there. Is it *true*, what it says? Hold each beside what was written. A price made up, a
+# The tone is there. Is it *true*? Hold each beside what was written. A price made up, a
 # shock called common: that is no matter of tone. The rules don't ask for it, and 60 examples don't teach
 # what a company knows.
 
@@ -492,7 +492,7 @@ expect("with nothing typed it shows a hint", hint.startswith("Type"))
 #
 #     llama-cli -m MODEL.gguf --lora adapter.gguf
 #
-# (Loaded again: second reading, below.)
+# (Loaded again: see below.)
 #
 # It was trained on the weights in the file, unpacked from four bits; on the original ones check your rules
 # again. In PEFT the whole of this notebook is
