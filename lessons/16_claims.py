@@ -301,7 +301,7 @@ named = sum(each.conditions[names[2]] == "worse" for each in planted)
 wrong = sum("worse" in [each.conditions[n] for n in names if n != names[2]] for each in planted)
 print(f"the planted one is called worse in {named} of 1,000 claims, any other in {wrong}")
 hidden = [row["claim"] for row in rows.values() if "open" in [each["outcome"] for each in row["conditions"]]]
-print(f"claims in the ledger with an open contrast: {len(hidden)}, {', '.join(hidden)}")
+print(f"claims with an open contrast: {len(hidden)}, {', '.join(hidden)}")
 
 # %% [markdown]
 # ### Exercise 2: find the bug (5 minutes)

@@ -8,7 +8,6 @@ stands what the model knew: nats on a text about another thing, the share of pla
 answered rightly. See `contrasts_15.toml` for what is judged.
 """
 
-import functools
 import random
 from pydoc_data.topics import topics
 from statistics import fmean
@@ -108,13 +107,9 @@ def run(cell, rate, seed, report=True):
         prompts = [tutor.prompt(tokenizer, question, *said)
                    for question, _ in voice.examples()[TAUGHT:]]
         return {"chooses": 1 - voice.score(tutor.answers(model, tokenizer, prompts))}
-    replay = arm.endswith("replay")
-    encode = functools.partial(tutor.encode, tokenizer)
-    rows = [encode(*pair) for pair in voice.examples()]
-    if replay:
-        prompts = [tutor.prompt(tokenizer, question) for question in REPLAYED]
-        said = tutor.answers(model, tokenizer, prompts)
-        rows += [encode(*pair) for pair in zip(REPLAYED, said, strict=True)]
+    rows = [tutor.encode(tokenizer, *pair) for pair in voice.examples()]
+    if arm.endswith("replay"):
+        rows += tutor.replayed(model, tokenizer, REPLAYED)
     ready(model, arm, seed)
     taught, kept_back = (rows, []) if report else (rows[:TAUGHT], rows[TAUGHT:])
     try:

@@ -7,8 +7,10 @@ to eight, so its numbers are near PyTorch's, not the same.
 import importlib.util
 import re
 import time
+from html import escape
 from pathlib import Path
 
+import ipywidgets as widgets
 import torch
 
 import lora_mini as lm
@@ -23,13 +25,15 @@ class Talker:
     """A model in a GGUF file, with an adapter.gguf beside it or without.
 
     `say` answers, `nats` gives log-probabilities of the next token; `engine` is "llama.cpp" or
-    "torch", `speed` tokens a second of the last `say`, reading included. strength scales the
-    adapter: 1 as trained, 0 the base. settings: of llama.cpp's CommonParams. llama.cpp opens a
+    "torch"; of the last `say` `speed` is tokens a second, reading included, `cut` whether its n
+    tokens ran out before the answer's end. strength scales the adapter: 1 as trained, 0 the
+    base. settings: of llama.cpp's CommonParams. llama.cpp opens a
     port for this machine alone. Raises ValueError for files that can't be read.
     """
 
     def __init__(self, gguf, adapter=None, strength=1.0, **settings):
-        self.engine, self.speed = "llama.cpp" if _there() else "torch", None
+        self.engine = "llama.cpp" if _there() else "torch"
+        self.speed = self.cut = None
         if self.engine == "llama.cpp":
             self._inner = _LlamaCpp(gguf, adapter, strength, settings)
         else:
@@ -43,13 +47,28 @@ class Talker:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         start = time.perf_counter()
-        text, count = self._inner.say(messages, n)
+        text, count, self.cut = self._inner.say(messages, n)
         self.speed = count / (time.perf_counter() - start)
         return text
 
     def nats(self, prompt_ids, n=5):
         """{token: log-probability} of the n likeliest next tokens, likeliest first."""
         return self._inner.nats([int(i) for i in prompt_ids], n)
+
+
+def box(talker, n):
+    """A field for a question, a button, the answer beneath: (the widget, what the answer says)."""
+    typed = widgets.Text(placeholder="a question")
+    button, reply = widgets.Button(description="Ask"), widgets.HTML()
+
+    def ask(_=None):
+        question = typed.value.strip()
+        said = talker.say(question, n) if question else "Type a question, then click Ask."
+        reply.value = escape(said) + (" (cut)" if question and talker.cut else "")
+
+    button.on_click(ask)
+    ask()
+    return widgets.VBox([widgets.HBox([typed, button]), reply]), reply
 
 
 def _there():
@@ -78,7 +97,9 @@ class _LlamaCpp:
     def say(self, messages, n):
         answer = _checked(self.server.handle_chat_completions(
             {"messages": messages, "max_tokens": n, "temperature": 0}))
-        return answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]
+        said = answer["choices"][0]
+        return (said["message"]["content"], answer["usage"]["completion_tokens"],
+                said["finish_reason"] == "length")
 
     def nats(self, ids, n):
         answer = _checked(self.server.handle_completions(
@@ -110,7 +131,8 @@ class _Torch:
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         out = self.model.generate(**ids, max_new_tokens=n, do_sample=False)
         said = out[0, ids["input_ids"].shape[1]:]
-        return self.tokenizer.decode(said, skip_special_tokens=True), len(said)
+        text = self.tokenizer.decode(said, skip_special_tokens=True)
+        return text, len(said), said[-1].item() != self.tokenizer.eos_token_id
 
     @torch.no_grad()
     def nats(self, ids, n):

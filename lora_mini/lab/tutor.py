@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+import lora_mini as lm
 from lora_mini.world import memory, train
 
 IGNORED = -100  # what cross-entropy leaves out
+MOST = 128  # tokens of an answer
 
 
 def encode(tokenizer, question, answer, system=None, most=512):
@@ -35,7 +37,7 @@ def encode(tokenizer, question, answer, system=None, most=512):
 
 def read(path):
     """What a file of the reader's holds: a list of (question, answer) where every line has one tab,
-    the text itself where none has. Empty lines are passed over.
+    the text itself where none has. Empty lines are passed over; in a pair \\n is a line break.
 
     Raises ValueError, with the line's number, where only some lines are pairs; for an empty file.
     """
@@ -49,7 +51,30 @@ def read(path):
         if line.count("\t") != 1 or not all(part.strip() for part in line.split("\t")):
             raise ValueError(f"{path}, line {n}: expected a question, one tab and an answer, as "
                              f"other lines are pairs, got {line[:40]!r}")
-    return [tuple(part.strip() for part in line.split("\t")) for _, line in lines]
+    return [tuple(part.strip().replace("\\n", "\n") for part in line.split("\t"))
+            for _, line in lines]
+
+
+def own(tokenizer, path):
+    """A reader's file, made ready: (rows to train on, rows held back, held-back pairs, of a plain
+    text []). Prints what it was read as; raises as `read`, `encode` and `apart` do."""
+    found = read(path)
+    if isinstance(found, str):
+        rows, pairs = plain(tokenizer, found), []
+        print(f"read as plain text, {len(rows)} windows")
+    else:
+        rows, pairs = [encode(tokenizer, *pair) for pair in found], found[4::5]
+        print(f"read as {len(found)} pairs")
+    return *apart(rows), pairs
+
+
+def apart(rows):
+    """(taught, held back): every fifth is held back, to judge by. Raises ValueError for fewer than
+    five."""
+    if len(rows) < 5:
+        raise ValueError("every fifth pair or window is held back, to judge by: expected five of "
+                         f"them or more, got {len(rows)}")
+    return [row for i, row in enumerate(rows, 1) if i % 5], rows[4::5]
 
 
 def plain(tokenizer, text, window=128):
@@ -75,20 +100,28 @@ def prompt(tokenizer, question, system=None, before=()):
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
+def replayed(model, tokenizer, questions):
+    """Rows of questions and the model's own answers to them: against forgetting, made before it is
+    trained and mixed among the examples."""
+    said = answers(model, tokenizer, [prompt(tokenizer, question) for question in questions])
+    return [encode(tokenizer, *pair) for pair in zip(questions, said, strict=True)]
+
+
 def masked(rows):
     """The share of tokens that do not count in the loss."""
     labels = [label for _, found in rows for label in found]
     return labels.count(IGNORED) / len(labels)
 
 
-def padded(rows, pad=0):
+def padded(rows, pad=0, device=None):
     """A batch for a Hugging Face model: tokens and labels (B, T), the mask of what is no padding.
     """
     T = max(len(tokens) for tokens, _ in rows)
     tokens = torch.tensor([t + [pad] * (T - len(t)) for t, _ in rows])
     labels = torch.tensor([found + [IGNORED] * (T - len(found)) for _, found in rows])
     there = torch.tensor([[1] * len(t) + [0] * (T - len(t)) for t, _ in rows])
-    return {"input_ids": tokens, "labels": labels, "attention_mask": there}
+    batch = {"input_ids": tokens, "labels": labels, "attention_mask": there}
+    return {name: t.to(device) for name, t in batch.items()}
 
 
 @dataclass
@@ -141,7 +174,7 @@ def nats(model, rows, total=False):
 
     The head is applied only where a label counts: with 49,152 words it is a large part of a step.
     """
-    batch = {name: t.to(model.device) for name, t in padded(rows).items()}
+    batch = padded(rows, device=model.device)
     hidden = model.model(batch["input_ids"], attention_mask=batch["attention_mask"])[0][:, :-1]
     labels = batch["labels"][:, 1:]
     counts = labels != IGNORED
@@ -160,7 +193,7 @@ def held_out(model, rows, size=8):
 
 
 @torch.no_grad()
-def answers(model, tokenizer, prompts, most=128, ended=None):
+def answers(model, tokenizer, prompts, most=MOST, ended=None):
     """Greedy answers, all prompts in one batch: a list of texts.
 
     A list given as `ended` gets, for each, whether it came to its own end within `most` tokens.
@@ -175,3 +208,20 @@ def answers(model, tokenizer, prompts, most=128, ended=None):
     if ended is not None:
         ended += (out[:, T:] == tokenizer.eos_token_id).any(dim=1).tolist()
     return [text.strip() for text in tokenizer.batch_decode(out[:, T:], skip_special_tokens=True)]
+
+
+def beside(model, tokenizer, pairs, rules):
+    """Print what base and adapter say to the first pair's question, and how it was written; and,
+    over all pairs, how many of the answers keep each of rules, a name to a function of a text. With
+    no pairs it prints nothing."""
+    if not pairs:
+        return
+    prompts = [prompt(tokenizer, question) for question, _ in pairs]
+    print(f"asked: {pairs[0][0]}\nas written: {pairs[0][1]}")
+    for who, strength in (("base", 0), ("adapter", 1)):
+        lm.set_strength(model, strength)
+        ended = []
+        said = answers(model, tokenizer, prompts, ended=ended)
+        print(f"{who}: {said[0]}{'' if ended[0] else ' (cut)'}")
+        for name, keeps in rules.items():
+            print(f"  {name}: {sum(map(bool, map(keeps, said)))} of {len(said)}")

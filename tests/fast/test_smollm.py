@@ -54,10 +54,22 @@ def test_eight_bits_on_paper():
 
 def test_without_llama_cpp_pytorch_talks_and_a_sentence_says_so(bare, monkeypatch, capsys):
     monkeypatch.setattr(llama_cpp._Torch, "__init__", lambda *_: None)
-    monkeypatch.setattr(llama_cpp._Torch, "say", lambda self, messages, n: (messages[0], n))
+    monkeypatch.setattr(llama_cpp._Torch, "say", lambda self, messages, n: (messages[0], n, True))
     talker = llama_cpp.Talker("some.gguf")
-    assert talker.engine == "torch" and talker.speed is None
+    assert talker.engine == "torch" and talker.speed is None is talker.cut
     assert talker.say("Hello", 3) == {"role": "user", "content": "Hello"} and talker.speed > 0
+    assert talker.cut is True
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "xllamacpp is not installed, so PyTorch talks" in said
     assert "start.py llm" in said
+
+
+@pytest.mark.parametrize("cut, end", [(False, ""), (True, " (cut)")])
+def test_the_box_answers_what_was_typed_and_says_where_it_was_cut(cut, end):
+    talker = type("Talker", (), {"say": lambda self, said, n: f"<{said}> {n}", "cut": cut})()
+    widget, reply = llama_cpp.box(talker, 7)
+    assert reply.value == "Type a question, then click Ask."
+    row = widget.children[0]
+    row.children[0].value = " why "
+    row.children[1].click()
+    assert reply.value == "&lt;why&gt; 7" + end

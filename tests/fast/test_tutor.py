@@ -62,8 +62,28 @@ def test_a_file_of_pairs_or_of_text_is_read_whole(tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text("\ufeffhow are you\twell, thanks \n\nis it late\tno\n", "utf-8")
     assert tutor.read(path) == [("how are you", "well, thanks"), ("is it late", "no")]
+    path.write_text("how\tfirst\\nsecond\n", "utf-8")
+    assert tutor.read(path) == [("how", "first\nsecond")]
     path.write_text("First line.\n\nSecond, \u00e9.", "utf-8")
     assert tutor.read(path) == "First line.\n\nSecond, \u00e9."
+
+
+def test_every_fifth_is_held_back_and_nothing_is_lost():
+    assert tutor.apart(list("abcdefghijkl")) == (list("abcdfghikl"), ["e", "j"])
+    with pytest.raises(ValueError, match="five of them or more, got 4"):
+        tutor.apart(list("abcd"))
+
+
+def test_a_readers_file_is_read_and_a_fifth_held_back(tmp_path, capsys):
+    path, words = tmp_path / "mine.tsv", Words()
+    pairs = [(f"q{i}", f"a{i}") for i in range(11)]
+    path.write_text("".join(f"{q}\t{a}\n" for q, a in pairs), "utf-8")
+    rows = [tutor.encode(words, *pair) for pair in pairs]
+    assert tutor.own(words, path) == (*tutor.apart(rows), [pairs[4], pairs[9]])
+    path.write_text("w " * 700, "utf-8")
+    taught, held, none = tutor.own(words, path)
+    assert (len(taught), len(held), none) == (5, 1, [])
+    assert capsys.readouterr().out == "read as 11 pairs\nread as plain text, 6 windows\n"
 
 
 @pytest.mark.parametrize("text, message", [
@@ -128,3 +148,31 @@ def test_answers_do_not_depend_on_who_else_is_in_the_batch(rows):
     prompts = [tokens[:6 + i] for i, (tokens, _) in enumerate(rows)]
     together = tutor.answers(model, words, prompts, most=5)
     assert together == [tutor.answers(model, words, [p], most=5)[0] for p in prompts]
+
+
+def test_replayed_rows_are_the_models_own_answers(monkeypatch):
+    words = Words()
+    monkeypatch.setattr(tutor, "answers", lambda model, tokenizer, prompts: [
+        " ".join(words.known[t] for t in tokens[1:3]) for tokens in prompts])
+    rows = tutor.replayed(None, words, ["is it late", "a b c"])
+    assert rows == [tutor.encode(words, "is it late", "is it"), tutor.encode(words, "a b c", "a b")]
+
+
+def test_base_and_adapter_beside_what_was_written(monkeypatch, capsys):
+    model = tiny()
+    lm.attach(model, "all-linear", rank=2, alpha=6)
+    layer = model.model.layers[0].mlp.up_proj
+
+    def answers(model, tokenizer, prompts, ended):
+        ended += [layer.strength == 0, True]
+        return [f"said at {layer.strength:g}", "no"]
+
+    monkeypatch.setattr(tutor, "answers", answers)
+    rules = {"says": lambda said: "said" in said}
+    tutor.beside(model, Words(), [("how", "so"), ("why", "thus")], rules)
+    assert capsys.readouterr().out.splitlines() == [
+        "asked: how", "as written: so", "base: said at 0", "  says: 1 of 2",
+        "adapter: said at 1 (cut)", "  says: 1 of 2"]
+    assert layer.strength == 1
+    tutor.beside(model, Words(), [], rules)
+    assert capsys.readouterr().out == ""

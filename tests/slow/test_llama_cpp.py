@@ -199,9 +199,11 @@ def test_both_engines_answer_an_easy_question_alike(monkeypatch):
     monkeypatch.setattr(llama_cpp, "_there", lambda: False)
     there = llama_cpp.Talker(smollm.gguf_path())
     assert said == there.say("What is 2 plus 3?", 20) and "5" in said
+    assert here.cut is there.cut is False
     print(f"tokens a second: llama.cpp {here.speed:.1f}, torch {there.speed:.1f}")
     assert here.speed > 0 and there.speed > 0
-    assert len(tokens(here.say(asked, 3))) <= 3
+    assert len(tokens(here.say(asked, 3))) <= 3 and here.cut
+    assert len(tokens(there.say(asked, 3))) <= 3 and there.cut
 
 
 def tokens(text):
