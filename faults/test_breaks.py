@@ -114,8 +114,12 @@ BREAKS = {  # name: (file, what stands there, what is planted, the test that mus
         "lora_mini/adapters/mixing.py", "pairs = [(w * layer.scaling,", "pairs = [(w,",
         "fast/test_adapters.py::test_an_exact_blend_is_the_weighted_sum_of_the_updates"),
     "rows that all get the first adapter": (
-        "lora_mini/adapters/rows.py", "at.get(id(w), 0) for w in self.each", "1 for w in self.each",
+        "lora_mini/adapters/rows.py", "tuple(map(self.kinds.index, mine))", "(0,) * len(mine)",
         "fast/test_adapters.py::test_each_row_comes_out_as_if_alone"),
+    "rows that keep a factor's old numbers": (
+        "lora_mini/adapters/rows.py", "self._stack is None or self._stack[0] != made_of",
+        "self._stack is None",
+        "fast/test_adapters.py::test_what_rows_keeps_follows_every_change_of_a_factor"),
     "a switch that leaves the old adapter on": (
         "lora_mini/adapters/shelf.py", "    park(model)\n    if coming:\n", "    if coming:\n",
         "fast/test_adapters.py::test_switching_is_bit_for_bit_and_leaves_the_base_alone"),

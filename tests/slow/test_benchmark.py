@@ -85,8 +85,9 @@ def test_the_ledger_predicts_a_steps_peak():
     for arm in ("full", "ours", "ours, four bits", "PEFT"):
         found = memory.measured(subjects.SmolLM2(small=True), arm, 4, 16)
         assert found["predicted"] == pytest.approx(found["peak"], rel=0.02), arm
-    assert memory.measured(subjects.SmolLM2(small=True), "ours, four bits", 2, 4)["held"] * 5 < \
-        found["float32"]
+    assert "held" not in found  # of others' layers it isn't counted
+    found = memory.measured(subjects.SmolLM2(small=True), "ours, four bits", 2, 4)
+    assert 5 * found["held"] < found["float32"]
 
 
 def test_the_known_spectrum_and_its_least_error():
