@@ -6,7 +6,7 @@ same, and `check_alike` can say whether they do. Each arm is a function (model, 
 adapts every `nn.Linear` but the head. Its name's second word is the kind of adapter, if not LoRA.
 """
 
-import shutil
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -102,11 +102,20 @@ def with_torchtune(model, rank):
     return model
 
 
+@functools.cache
+def check_compiler():
+    """Raise ImportError where torch.compile can't work: it needs a C++ compiler, and a folder
+    without spaces."""
+    try:
+        torch.compile(torch.sin)(torch.ones(3))
+    except Exception as error:
+        raise ImportError(f"torch.compile fails here, {type(error).__name__}") from None
+
+
 def compiled(attach):
-    """An arm through torch.compile, which needs a C++ compiler; the first call takes long."""
+    """An arm through torch.compile; the first call takes long."""
     def make(model, rank):
-        if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-            raise ImportError("torch.compile found no C++ compiler")
+        check_compiler()
         return torch.compile(attach(model, rank), dynamic=False)
     return make
 
