@@ -60,21 +60,21 @@ def own(tokenizer, path):
     text []). Prints what it was read as; raises as `read`, `encode` and `apart` do."""
     found = read(path)
     if isinstance(found, str):
-        rows, pairs = plain(tokenizer, found), []
+        rows = plain(tokenizer, found)
         print(f"read as plain text, {len(rows)} windows")
-    else:
-        rows, pairs = [encode(tokenizer, *pair) for pair in found], found[4::5]
-        print(f"read as {len(found)} pairs")
-    return *apart(rows), pairs
+        return *apart(rows), []
+    print(f"read as {len(found)} pairs")
+    taught, held = apart(found)
+    return *([encode(tokenizer, *pair) for pair in part] for part in (taught, held)), held
 
 
-def apart(rows):
-    """(taught, held back): every fifth is held back, to judge by. Raises ValueError for fewer than
-    five."""
-    if len(rows) < 5:
+def apart(items):
+    """(taught, held back) of rows or pairs: every fifth is held back, to judge by. Raises
+    ValueError for fewer than five."""
+    if len(items) < 5:
         raise ValueError("every fifth pair or window is held back, to judge by: expected five of "
-                         f"them or more, got {len(rows)}")
-    return [row for i, row in enumerate(rows, 1) if i % 5], rows[4::5]
+                         f"them or more, got {len(items)}")
+    return [item for i, item in enumerate(items, 1) if i % 5], items[4::5]
 
 
 def plain(tokenizer, text, window=128):

@@ -124,6 +124,24 @@ def test_the_loss_is_that_of_the_model_itself(rows, shape):
         tutor.nats(model, rows).item(), rel=1e-5)
 
 
+def test_an_answer_has_ended_where_its_own_end_came():
+    """The rows of one batch stop together: those that ended earlier are filled up."""
+    end = 9
+
+    class Said(torch.nn.Module):
+        device = "cpu"
+
+        def generate(self, input_ids, **options):
+            assert input_ids.tolist() == [[0, 0, 9], [4, 5, 9], [0, 4, 4]]  # a prompt may hold ends
+            return torch.cat([input_ids, torch.tensor([[7, end, 0], [7, 8, 7], [7, 8, end]])], 1)
+
+    words = type("Words", (), {"eos_token_id": end, "batch_decode": staticmethod(
+        lambda out, skip_special_tokens: [" ".join(map(str, row.tolist())) for row in out])})
+    ended = []
+    said = tutor.answers(Said(), words, [[9], [4, 5, 9], [4, 4]], most=3, ended=ended)
+    assert ended == [True, False, True] and said == ["7 9 0", "7 8 7", "7 8 9"]
+
+
 def test_training_lowers_the_loss_and_leaves_the_base_and_the_mode_alone(rows):
     model = tiny()
     before = {n: p.clone() for n, p in model.named_parameters()}
