@@ -62,6 +62,14 @@ class LessonError(Exception):
     """What is wrong with a lesson, in a sentence that names its file."""
 
 
+def machine_seconds():
+    """{notebook: seconds of machine time} as the README's table says; a toy course has none."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8") if readme.exists() else ""
+    rows = re.findall(r"^\| `(\d\d_\w+)` .* (\d+) s \|$", text, re.M)
+    return {name: int(seconds) for name, seconds in rows}
+
+
 def all_lessons():
     """The files of the lessons, in order."""
     return sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))

@@ -5,7 +5,6 @@ which is why pyproject.toml pins it, and why faults/test_guards.py plants a faul
 """
 
 import os
-import re
 import tempfile
 import time
 from collections import Counter
@@ -41,12 +40,10 @@ def pytest_terminal_summary(terminalreporter):
         if hasattr(report, "duration") and report.nodeid.split("::")[0].endswith(".ipynb"):
             took[Path(report.nodeid.split("::")[0]).stem] += report.duration
     if took:
-        readme = build.ROOT / "README.md"
-        text = readme.read_text("utf-8") if readme.exists() else ""  # a toy course has none
-        said = dict(re.findall(r"^\| `(\d\d_\w+)` .* (\d+) s \|$", text, re.M))
+        said = build.machine_seconds()
         terminalreporter.section("seconds a notebook (in the README)")
         for name, seconds in sorted(took.items()):
-            slow = name in said and seconds > 2 * int(said[name]) + 10
+            slow = name in said and seconds > 2 * said[name] + 10
             terminalreporter.line(f"{name:28s}{seconds:6.0f}{f'({said.get(name)})':>7s}"
                                   f"{'  more than twice as long' if slow else ''}")
 
