@@ -102,9 +102,12 @@ def prompt(tokenizer, question, system=None, before=()):
 
 def replayed(model, tokenizer, questions):
     """Rows of questions and the model's own answers to them: against forgetting, made before it is
-    trained and mixed among the examples."""
-    said = answers(model, tokenizer, [prompt(tokenizer, question) for question in questions])
-    return [encode(tokenizer, *pair) for pair in zip(questions, said, strict=True)]
+    trained and mixed among the examples. An answer that did not end within MOST tokens is left out:
+    its row would teach an end where there was none."""
+    prompts, ended = [prompt(tokenizer, question) for question in questions], []
+    said = answers(model, tokenizer, prompts, ended=ended)
+    return [encode(tokenizer, question, answer) for question, answer, whole in
+            zip(questions, said, ended, strict=True) if whole]
 
 
 def masked(rows):

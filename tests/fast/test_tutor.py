@@ -168,11 +168,15 @@ def test_answers_do_not_depend_on_who_else_is_in_the_batch(rows):
     assert together == [tutor.answers(model, words, [p], most=5)[0] for p in prompts]
 
 
-def test_replayed_rows_are_the_models_own_answers(monkeypatch):
+def test_replayed_rows_are_the_models_own_answers_but_those_that_were_cut(monkeypatch):
     words = Words()
-    monkeypatch.setattr(tutor, "answers", lambda model, tokenizer, prompts: [
-        " ".join(words.known[t] for t in tokens[1:3]) for tokens in prompts])
-    rows = tutor.replayed(None, words, ["is it late", "a b c"])
+
+    def answers(model, tokenizer, prompts, ended):
+        ended += [True, False, True]
+        return [" ".join(words.known[t] for t in tokens[1:3]) for tokens in prompts]
+
+    monkeypatch.setattr(tutor, "answers", answers)
+    rows = tutor.replayed(None, words, ["is it late", "why so long", "a b c"])
     assert rows == [tutor.encode(words, "is it late", "is it"), tutor.encode(words, "a b c", "a b")]
 
 
