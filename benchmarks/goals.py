@@ -28,7 +28,8 @@ def words(found):
 
 
 def goals(rows):
-    """[(goal, figure, whether it holds)]; None for what was not measured."""
+    """[(goal, figure, whether it holds, rows)] of all that was measured; rows: that of the arm
+    that was timed, and that of what it was held against."""
     return [*_step(rows), *_mixed(rows), *_switch(rows), *_merged(rows), *_svd(rows),
             *_four_bits(rows)]
 
@@ -36,12 +37,14 @@ def goals(rows):
 def _step(rows):
     of = {"part": "step", "model": REAL}
     if found := over(rows, "ours", "PEFT", **of):
-        yield (f"a step on {REAL} takes at most 0.95 of PEFT's", words(found), found[1] <= 0.95)
+        yield (f"a step on {REAL} takes at most 0.95 of PEFT's", words(found), found[1] <= 0.95,
+               [one(rows, arm=name, **of) for name in ("ours", "PEFT")])
     ours, theirs = (over(rows, name, "full", **of) for name in ("ours", "PEFT"))
     if ours and theirs:
         yield ("and is nearer to two thirds of full fine-tuning's than PEFT's is",
                f"{words(ours)}; PEFT {words(theirs)}",
-               abs(ours[1] - 2 / 3) < abs(theirs[1] - 2 / 3))
+               abs(ours[1] - 2 / 3) < abs(theirs[1] - 2 / 3),
+               [one(rows, arm=name, **of) for name in ("ours", "full")])
 
 
 def _mixed(rows):
@@ -55,14 +58,14 @@ def _mixed(rows):
                 how = "entered for each pass" if arm == "mixed" else "eight passes after entering"
                 yield (f"{most} adapters in one batch of {found['rows']} x {found['tokens']} "
                        f"tokens, {how}: at most 1.3 times one adapter's time",
-                       f"{words(got)}; a loop {told[1]:.1f}", got[1] <= 1.3)
+                       f"{words(got)}; a loop {told[1]:.1f}", got[1] <= 1.3, [mine, found])
 
 
 def _switch(rows):
     if found := one(rows, part="switch", model=REAL, arm="ours"):
         low, middle, high = quartiles(found["ms"])
         yield (f"switching among {found['adapters']} adapters on {REAL} takes less than 10 ms",
-               f"{middle:.1f} [{low:.1f}, {high:.1f}] ms", middle < 10)
+               f"{middle:.1f} [{low:.1f}, {high:.1f}] ms", middle < 10, [])
 
 
 def _merged(rows):
@@ -73,7 +76,7 @@ def _merged(rows):
                 same = found[0] <= 1 <= found[2] or abs(found[1] - 1) <= 0.03
                 yield (f"{arm}: {base['rows']} x {base['tokens']} tokens take what the base takes "
                        "(the quartiles hold 1, or the median is within 3 percent)", words(found),
-                       same)
+                       same, [one(rows, arm=arm, **of), base])
 
 
 def _svd(rows):
@@ -82,16 +85,16 @@ def _svd(rows):
     size = max(row["size"] for row in every)
     found = over(rows, "full", "ours", part="svd", model="1 / k", size=size)
     yield (f"the randomised SVD at rank 16 of {size} x {size} is at least 20 times as fast as the "
-           "full one", words(found), found[1] >= 20)
+           "full one", words(found), found[1] >= 20, [])
     worst = max(row["error"] for row in every if row["size"] == size and row["model"] != "flat")
     yield ("with an error of at most 1.1 times the least, on decaying spectra", f"{worst:.3f}",
-           worst <= 1.1)
+           worst <= 1.1, [])
 
 
 def _four_bits(rows):
     if found := one(rows, part="memory", model=REAL, arm="ours, four bits"):
         share, off = found["held"] / found["float32"], found["predicted"] / found["peak"]
         yield ("a four-bit base holds its layers' weights in less than a fifth of float32's bytes",
-               f"{share:.3f}", share < 0.2)
+               f"{share:.3f}", share < 0.2, [])
         yield ("and the ledger predicts the peak of its step within 10 percent",
-               f"{off:.3f} of what was seen", abs(off - 1) <= 0.1)
+               f"{off:.3f} of what was seen", abs(off - 1) <= 0.1, [])

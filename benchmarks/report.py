@@ -29,7 +29,8 @@ Over the base's time, without gradients. An adapter beside the base costs; merge
 loralib's stand in W itself, ours beside W, or `for good`, as plain layers."""),
     "mixed": ("Several adapters in one batch", """
 Over the time that the same batch takes with one adapter. `mixed` enters `adapters.rows` for each
-pass, `PEFT` is its `adapter_names`, `loop` switches and calls the model once for each adapter."""),
+pass, `PEFT` is its `adapter_names`, `loop` switches and calls the model once for each adapter.
+`entering alone` is what entering and leaving costs with no pass between."""),
     "switch": ("Another adapter becomes the active one", """
 In milliseconds. loralib knows one adapter: the factors of another are copied over it."""),
     "files": ("Saved and loaded", """
@@ -59,7 +60,9 @@ def page(found):
     rows = found["rows"]
     parts = [HEAD, where(found), "## Goals\n\n" + table(
         ("goal", "found", "holds"),
-        [(goal, figure, "yes" if holds else "**no**") for goal, figure, holds in goals(rows)])]
+        [(goal, figure, "yes" if holds else "**no**") for goal, figure, holds, _ in goals(rows)])]
+    if missed := [(goal, pair) for goal, _, holds, pair in goals(rows) if pair and not holds]:
+        parts.append(behind(missed))
     if chosen(rows, part="growth"):
         parts.append("## How cost grows\n\n![" + alt(rows) + "](benchmark.png)\n")
     for part, (title, about) in PARTS.items():
@@ -68,6 +71,23 @@ def page(found):
     if profiled := [row for row in rows if row.get("operators")]:
         parts.append(profiles(profiled))
     return "\n".join(parts)
+
+
+def behind(missed):
+    """What the arms of missed goals do beyond what they are held against."""
+    body = []
+    for goal, (mine, other) in missed:
+        usual = other.get("operators", {})
+        more = [f"{name} {share:.0%}" + (f" ({usual[name]:.0%})" if name in usual else "")
+                for name, share in mine.get("operators", {}).items()
+                if share - usual.get(name, 0) >= 0.01]
+        body.append((goal.split(":")[0], f"{mine['moved'] / other['moved']:.2f}",
+                     f"{mine['flop'] / other['flop']:.2f}", ", ".join(more) or "none"))
+    return ("Behind those that do not hold: counts over those of what the arm is held against, and "
+            "operators,\nof the arm's eight dearest, whose share of the time is larger than there "
+            "(that share in brackets, where\nit is among the eight). Python's own time between "
+            "operators is in no profile.\n\n"
+            + table(("goal", "bytes moved", "flop", "operators"), body))
 
 
 def where(found):

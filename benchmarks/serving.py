@@ -112,7 +112,8 @@ def mixed(subject, shapes, numbers, turns, profile=False):
     """A batch whose rows have 1, 2, ... different adapters, in one pass; a pass for each beside.
 
     "mixed" enters `adapters.rows` for every pass. With one token a row, as when text is written,
-    eight passes inside one `with` are timed, too: time and counts are those of one of them.
+    eight passes inside one `with` are timed, too: time and counts are those of one of them; and
+    entering and leaving with no pass at all.
     """
     most = max(numbers)
     ours, theirs = shelf_of(subject, most), shelf_of_peft(subject, most)
@@ -142,11 +143,17 @@ def mixed(subject, shapes, numbers, turns, profile=False):
                         y = logits(ours, ids)
                 return y
             many.passes = PASSES
+
+            def enters(names=names):
+                with adapters.rows(ours, names):
+                    pass
             made = {"mixed": at_once, "loop": loop} | ({"PEFT": pefts} if theirs else {})
             if tokens == 1:
                 made["mixed, eight passes"] = many
             outputs = {name: act() for name, act in made.items()}
             seen[number] = check_outputs(outputs, list(outputs))
+            if tokens == 1:
+                made["entering alone"] = enters
             acts |= {f"{name}, {number}": act for name, act in made.items()}
         adapters.switch(ours, "0")
         acts["one"] = lambda x=ids: logits(ours, x)

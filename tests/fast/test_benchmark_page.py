@@ -43,6 +43,16 @@ def test_of_mixed_batches_the_one_of_most_adapters_is_judged():
     about = {"part": "mixed", "model": "SmolLM2", "rows": 16, "tokens": 1}
     rows = [about | {"arm": arm, "adapters": n, "ms": [ms] * 3} for arm, n, ms in
             [("one", 1, 10), ("mixed", 8, 11), ("mixed", 16, 14), ("loop", 16, 90)]]
-    (goal, figure, holds), = goals.goals(rows)
+    (goal, figure, holds, (mine, other)), = goals.goals(rows)
     assert goal.startswith("16 adapters in one batch of 16 x 1 tokens") and not holds
+    assert (mine["arm"], mine["adapters"], other["arm"]) == ("mixed", 16, "one")
     assert figure == "1.40 [1.40, 1.40]; a loop 9.0"
+
+
+def test_behind_a_missed_goal_stand_its_counts_and_operators_that_grew():
+    mine = {"moved": 30, "flop": 8, "operators": {"mm": 0.5, "cat": 0.11, "add": 0.04, "t": 0.004}}
+    other = {"moved": 20, "flop": 4, "operators": {"mm": 0.9, "add": 0.02}}
+    *_, line = report.behind([("quick: at most 1.3", (mine, other))]).splitlines()
+    assert line == "| quick | 1.50 | 2.00 | cat 11%, add 4% (2%) |"
+    del mine["operators"], other["operators"]
+    assert report.behind([("quick: at most 1.3", (mine, other))]).endswith("| none |\n")
