@@ -123,7 +123,7 @@ def compiled(attach):
 LORA = {"ours": with_ours(), "PEFT": with_peft(), "loralib": with_loralib,
         "torchtune": with_torchtune, "naive": with_ours(Naive)}
 ARMS = {
-    "full": full, **LORA,
+    "full": full, **LORA, "ours, again": with_ours(),  # the control: the same once more
     "full, compiled": compiled(full), "ours, compiled": compiled(with_ours()),
     "ours, plain": with_ours(plain(LoRALinear)), "ours, four bits": with_ours(),
     "ours, DoRA": with_ours(DoRALinear), "PEFT, DoRA": with_peft(use_dora=True),

@@ -30,8 +30,8 @@ def lines(rows):
     mixed = chosen(mixed, tokens=tokens)
     first = one(mixed, arm="one")
     for row in mixed:
-        if row["arm"] != "one":
-            name = "ours" if row["arm"] == "mixed" else row["arm"]
+        name = "ours" if row["arm"] == "mixed" else row["arm"]
+        if name in COLOURS:
             found.setdefault("adapters", {}).setdefault(name, []).append(
                 _point(row, first, row["adapters"]))
     return {axis: arms for axis, arms in found.items() if arms.get("ours")}

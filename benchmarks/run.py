@@ -1,4 +1,4 @@
-"""The cost of LoRA on a CPU, beside its peers: python benchmarks/run.py (half an hour).
+"""The cost of LoRA on a CPU, beside its peers: python benchmarks/run.py (an hour).
 
     python benchmarks/run.py                      all parts; writes benchmarks/results.json
     python benchmarks/run.py --only mixed switch  these parts; the others' results stay
@@ -39,7 +39,8 @@ def parts(quick, turns, profile, threads):
     def both(measure, *given):
         for subject in (town, real):
             yield from measure(subject, *given, turns, profile)
-    remembered = [a for a in ARMS if not any(word in a for word in ("PiSSA", "plain", "compiled"))]
+    left_out = ("PiSSA", "plain", "compiled", "again")
+    remembered = [arm for arm in ARMS if not any(word in arm for word in left_out)]
     if quick:
         remembered = ["full", "ours", "ours, four bits"]
     return {

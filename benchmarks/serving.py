@@ -46,10 +46,10 @@ def results(about, acts, turns, profile=False, alike=None, least=0.005):
 
 def inference(subject, shapes, turns, profile=False):
     """One pass forward: the base alone, adapters beside it, and merged."""
-    models = {"base": dense(subject.make())}
+    models = {"base": dense(subject.make()), "base, again": dense(subject.make())}
     models |= adapted(subject.make, RANK, [*LORA, "ours, four bits", "ours, DoRA", "PEFT, DoRA"])
     for name, model in models.items():
-        if name != "base":
+        if not name.startswith("base"):
             fill([p for p in model.parameters() if p.requires_grad])
     models |= {f"{n}, merged": m for n, m in adapted(subject.make, RANK, ("ours", "PEFT",
                                                                          "loralib")).items()}
@@ -68,8 +68,9 @@ def inference(subject, shapes, turns, profile=False):
         ids = subject.ids(rows, tokens)
         acts = {name: lambda m=model, x=ids: logits(m, x) for name, model in models.items()}
         seen = {name: act() for name, act in acts.items()}
-        alike = check_outputs(seen, [n for n in seen if n != "base" and "DoRA" not in n])
+        alike = check_outputs(seen, [n for n in seen if "base" not in n and "DoRA" not in n])
         check_outputs(seen, ["ours, DoRA", "PEFT, DoRA"])
+        check_outputs(seen, ["base", "base, again"])
         about = {"part": "inference", "model": subject.name, "rows": rows, "tokens": tokens,
                  "rank": RANK}
         yield from results(about, acts, turns, profile, alike)
@@ -156,7 +157,10 @@ def mixed(subject, shapes, numbers, turns, profile=False):
                 made["entering alone"] = enters
             acts |= {f"{name}, {number}": act for name, act in made.items()}
         adapters.switch(ours, "0")
-        acts["one"] = lambda x=ids: logits(ours, x)
+        acts["one"] = acts["one, again, 1"] = lambda x=ids: logits(ours, x)
+        if theirs:
+            theirs.set_adapter("0")
+            acts["PEFT, one, 1"] = lambda x=ids: logits(theirs, x)
         about = {"part": "mixed", "model": subject.name, "rows": rows, "tokens": tokens,
                  "rank": RANK}
         yield from _in_place(results(about, acts, turns, profile, max(seen.values())))

@@ -41,8 +41,7 @@ def models_step(subjects, turns, profile=False):
         real = subject.name == "SmolLM2"  # which would take minutes to compile
         names = [n for n in ARMS if not real or "PiSSA" not in n and "compiled" not in n]
         rows, tokens = (4, 16 if subject.small else 128) if real else (32, 0)
-        count = min(turns, 7) if real else turns  # seconds each
-        yield from step("step", subject, names, rows, tokens, count, profile=profile)
+        yield from step("step", subject, names, rows, tokens, turns, profile=profile)
 
 
 def growth(turns, quick=False):

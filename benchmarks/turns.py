@@ -111,12 +111,13 @@ def counts(act):
     return {"flop": count.flop, "moved": count.moved}
 
 
-def operators(act, most=8):
-    """{operator: its share of the processor's own time} of one call, the largest first."""
+def operators(act, most=8, calls=3):
+    """{operator: its share of the processor's own time} of some calls, the largest first."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        act()
+        for _ in range(calls):
+            act()
     own = {e.key: e.self_cpu_time_total for e in seen.key_averages()}
     whole = sum(own.values()) or 1
     top = sorted(own, key=own.get, reverse=True)[:most]

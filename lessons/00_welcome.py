@@ -33,10 +33,11 @@ print("ready:", lora_mini.__name__, torch.arange(4).sum().item() == np.arange(4)
 # $$W + B A$$
 #
 # Here is a patch that you can see. The frozen matrix is a photograph, 300 rows and 256 columns. The patch
-# wants three changes: stripes, a dark frame, and a broad diagonal band. The slider sets the *rank* of
-# the patch: it is a sum of so many layers, each one column of numbers times one row. At each rank you see the best patch that there is
-# (notebook 02 says what "best" means). The line under the picture counts the patch's numbers, and says
-# how far it still is from the full change. Drag, or use the arrow keys. At 0 there is no patch.
+# wants three changes: stripes, a dark frame, and a broad diagonal band. The slider sets the *rank* of the
+# patch: the patch is a sum of so many terms, each one column of numbers times one row. At each rank you see
+# the best patch that there is (notebook 02 says what "best" means). The line under the picture counts the
+# patch's numbers, and says how far it still is from the full change. Drag, or use the arrow keys. At 0 there
+# is no patch.
 
 # %%
 from lora_mini.desk.figures import photograph
@@ -51,7 +52,7 @@ frame = 70.0 * ((rows > 25) & (rows < 275) & (columns > 25) & (columns < 231)) -
 band = 110.0 * (np.abs(rows - columns - 20) < 22)
 RankSlider(stripes + frame + band, frozen=W, rank=0, most=48,
            alt="The photograph with a patch of rank 1, 2, 4, 8 and 16: the frame and the stripes are "
-               "there at once, the diagonal band only comes bit by bit.")
+               "there after the first few, the diagonal band only comes bit by bit.")
 
 # %% [markdown]
 # Stripes and frame are there after the first few ranks. The diagonal grows slowly, and at 16 its edges are
@@ -59,19 +60,19 @@ RankSlider(stripes + frame + band, frozen=W, rank=0, most=48,
 # Which kind do real tasks ask for? That is the question of this course, and you will measure the answer.
 #
 # ## Bets
-# Watching a demonstration teaches little; *predicting* it first teaches more (Crouch et al. 2004). So
-# each notebook asks you to bet, and settles the bet a few cells on. Nothing depends on it: `None` means
-# no bet. A number counts as close if it is off by a quarter of the answer at most. Your bets stay on this
-# computer, in a folder `.lora_mini` in your home folder.
+# Watching a demonstration teaches little; *predicting* it first teaches more (Crouch et al. 2004). So each
+# notebook asks you to bet, and settles the bet further down. Nothing depends on it: `None` means no bet. A
+# number counts as close if it is off by a quarter of the answer at most. Your bets stay on this computer, in
+# a folder `.lora_mini` in your home folder.
 #
-# A cell that settles a bet or judges is *folded*: you see "judged here" and three dots in place of its code, so
-# that the code can't give the answer away. Run it like any other. To open it, click on the three dots.
+# A cell that settles a bet or judges is *folded*: you see "judged here" and three dots in place of its code,
+# so that the code can't give the answer away. Run it like any other. To open it, click on the three dots.
 #
 # ### Bets 1 and 2
 # 1. Real models have matrices of 4,096 × 4,096. Take a patch of rank 8 for one of them. How many numbers does
 #    the patch hold, in percent of the matrix's numbers?
-# 2. The patch that makes the frame changes a border only. Take a patch of rank 1 with *random* numbers instead.
-#    What percentage of the matrix's entries would it change?
+# 2. The patch that makes the frame changes a border only. Take a patch of rank 1 with *random* numbers
+#    instead. What percentage of the matrix's entries would it change at all?
 
 # %%
 from lora_mini.desk import bet, expect, settle, verdict
@@ -95,7 +96,10 @@ A = np.array([[2, 0, 5]])  # (1, 3)
 print(B @ A)
 
 # %% [markdown]
-# Five numbers made six: at this size little is saved. At the size of a real matrix:
+# Five numbers made six: at this size little is saved. What gets cheaper? To train is to move numbers, again
+# and again, until the mistakes shrink. For each number that moves, training keeps several more in memory, and
+# each that has moved must be saved. With a patch that is the patch's numbers only. $W$ itself still has to be
+# held, and multiplied. At the size of a real matrix:
 
 # %%
 d = 4096
@@ -111,8 +115,7 @@ settle("00 percent of numbers in a patch", 100 * patch / whole, unit="percent")
 # last line checks your answer and says "solved", or what to look at. Under it a solution is folded away.
 #
 # ### Exercise 1: predict (1 minute)
-# How many numbers does a patch of rank 8 for a matrix of 4,096 × 4,096 hold? (You may look above: this is
-# only to try out how it works.)
+# How many numbers does a patch of rank 16 for a matrix of 1,024 × 4,096 hold?
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb00 import check_patch_numbers
@@ -121,7 +124,7 @@ from lora_mini.desk.checks.nb00 import check_patch_numbers
 # patch_numbers = None  # your number
 # </stub>
 # <solution>
-patch_numbers = 8 * (4096 + 4096)
+patch_numbers = 16 * (1024 + 4096)
 # </solution>
 check_patch_numbers(patch_numbers)
 
@@ -152,8 +155,9 @@ check_stripes(my_stripes)
 #
 # Claim 19, C19 for short, is a common picture: *LoRA is like altering a suit instead of sewing a new one,
 # with patches at key seams.* The table asks four things. Is the suit left whole? Is the patch thin? Does it
-# sit at the layers that you name, and at no other? And inside such a layer, does it keep to a few
-# places, a tenth of the entries at most?
+# sit at the *layers* that you name, the parts of a model that hold one matrix each, and at no other? And
+# inside such a layer, does it keep to a few places, a tenth of the entries at most? If one of the first three
+# is not so, the verdict is *misleading*; if only the last is not, *holds when*, and the condition is named.
 #
 # ### Bet 3
 # What will the verdict be? `"holds"`, `"holds when"`, `"misleading"` or `"not decided"`.
@@ -163,7 +167,9 @@ bet("C19", guess=None, choices=WORDS)
 
 # %% [markdown]
 # Take the small language model of this course, which notebook 05 builds. Most of its matrices sit in *linear
-# layers*. We note the bytes of all its weights, and what it says about twelve words.
+# layers*. We note the bytes of all its weights, and what it says about twelve words: to the model they are
+# the numbers 0 to 11, and its answer is a table of scores. (You needn't read this PyTorch yet; notebook 04
+# comes to it.)
 
 # %%
 from lora_mini.world import base
@@ -203,17 +209,17 @@ verdict("C19", suit_untouched=bytes_after == bytes_before, patch_is_thin=thin,
 
 # %% [markdown]
 # So the picture fits if the seams are *layers*: you choose them, and no other gets a patch. (Which ones are
-# *key* is a question for notebook 07.) Inside a layer it does not fit. The number in row $i$ and column $j$
-# of the patch is $b_i a_j$, and that is zero only where one of the two is. So a patch is thin in its
-# *numbers*; nothing in its form keeps it to a few *places*. (A patch can be built that changes a single
-# entry. Twenty unrelated entries may need rank 20.)
+# *key* is a question for notebook 07.) Inside a layer a random patch does not. The number in row $i$ and
+# column $j$ of a patch of rank 1 is $b_i a_j$, times its strength, and that is zero only where one of the two
+# is. So a patch is thin in its *numbers*; nothing in its form keeps it to a few *places*. (A patch can be
+# built that changes a single entry. Twenty entries, no two in the same row or column, need rank 20.)
 #
-# The suit stayed untouched. But nothing was trained here: notebook 04 tests it after training, to the last
-# bit.
+# The suit stayed untouched when the patch was put on. But nothing was trained here: notebook 04 tests it
+# after training, to the last bit.
 #
-# A number in this course is one of three things. *Measured*: here and now, by the cell above it.
-# *Recorded*: measured elsewhere, and shipped with the command and the machine that made it. *Computed*:
-# worked out from shapes. The text says which.
+# A number in this course is one of three things. *Measured*: here and now, by the cell above it; that is so
+# where nothing else is said. *Recorded*: measured elsewhere, and shipped with the command and the machine
+# that made it. *Computed*: worked out from shapes.
 #
 # When the text expects something of a measurement, a line says whether it was seen on your machine:
 
@@ -248,18 +254,19 @@ bet(ten, choices=WORDS)
 # - **05, 06** train a small transformer, and fine-tune it: what is gained, what is forgotten.
 # - **07, 08, 09** ask which rank you need, what is inside an update, and whether LoRA's variants are better.
 #
-# Each notebook can be opened first; each says what it needs. They were made to be changed: your copies in
-# `my_notebooks` are never overwritten.
+# Each notebook runs by itself, and says what you should know first. They were made to be changed: your copies
+# in `my_notebooks` are never overwritten.
 
 # %% [markdown]
 # ## What you have done
-# - You **said** it: LoRA freezes $W$ and trains $B$ and $A$; together they hold far fewer numbers.
-# - You **judged** the suit: untouched, yes; a thin patch, yes; only at the layers that you name, yes. Inside
-#   a layer, a random patch moves nearly every entry.
+# - You **said** it: LoRA freezes $W$ and trains $B$ and $A$; these are far fewer numbers to keep memory for,
+#   and to save.
+# - You **judged** the suit: untouched by putting the patch on, yes; a thin patch, yes; only at the layers
+#   that you name, yes. Inside a layer, a random patch moves nearly every entry.
 # - You **used** a slider, bets, two exercises and a verdict.
 #
 # **On your own.** Change the three changes above. What else is cheap? Try a smaller square, a circle, a
-# chequered floor, and a line of text. Guess the rank at which each is there, then slide.
+# chequered floor. Guess the rank at which each is there, to within 10 percent, then slide.
 #
 # **In practice.** Which matrices of a model get a patch, and of which rank, is your choice, and it can be
 # measured.

@@ -2,15 +2,15 @@
 # # 1. Take a matrix apart
 #
 # You will find the singular value decomposition (SVD) by looking at a circle, and then compute it with a
-# loop of three lines.
+# loop whose heart is three lines.
 #
 # At the end of this notebook you will be able to
 # - **see** what a matrix does to space: which directions it stretches most and least, and by how much;
 # - **compute** an SVD by power iteration, and check it against NumPy;
 # - **say** what in an SVD is fixed and what is a matter of choice.
 #
-# You need NumPy, matrix products, and the length and the scalar product of vectors. About 60 minutes to
-# study; the core path about 40, the rest is marked as a second reading.
+# You need NumPy, matrix products, and the length and the scalar product of vectors. About 70 minutes to
+# study; the core path about 45, the rest is marked as a second reading.
 
 # %% [markdown]
 # **Two questions before you start.** Answer aloud, then unfold.
@@ -60,16 +60,19 @@ right.plot(*image, color=GREY)
 for k, colour, j in ((far, ACCENT, 1), (near, SECOND, 2)):
     for ax, points, name in ((left, circle, "v_{}"), (right, image, "s_{0} u_{0}")):
         ax.plot([0, points[0, k]], [0, points[1, k]], color=colour)
-        ax.text(*(points[:, k] * 1.08), f"${name.format(j)}$", color=colour, ha="center")
+        length = np.linalg.norm(points[:, k])
+        ax.text(*(points[:, k] * (1 + 0.35 / length)), f"${name.format(j)}$", color=colour, ha="center",
+                va="center")
 for ax, title in ((left, "x, of length 1"), (right, "y = M x")):
-    ax.set(xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), aspect="equal", title=title)
+    ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=title)
 show(fig, "A circle becomes an ellipse. Blue, number 1: the direction that is stretched most. Orange, "
-          "number 2: the one that is stretched least.",
+          "number 2: the one that is stretched least. The letters are explained below.",
      alt=f"Left a circle, right an ellipse whose longest half-axis is {lengths[far]:.2f} and whose "
          f"shortest is {lengths[near]:.2f}.")
 
 # %% [markdown]
-# Two things deserve a second look. We picked the blue and the orange input by their stretch alone.
+# Look at the angle on the left, and at the one on the right. We picked the blue and the orange input by
+# their stretch alone.
 
 # %%
 def degrees_between(a, b):
@@ -84,12 +87,23 @@ settle("01 angle between the inputs", degrees[0], within=0.02)
 settle("01 angle between the outputs", degrees[1], within=0.02)
 
 # %% [markdown]
-# Perpendicular, both times. Most perpendicular pairs don't stay so, but every matrix has a set of
-# perpendicular inputs that it sends to perpendicular outputs. (That is a theorem; below you will try it
-# on random matrices.) These are its *singular directions*. The inputs are called $v_1, v_2$, the outputs
-# $u_1, u_2$ (scaled to length 1), and the stretches are the *singular values* $s_1 \ge s_2 \ge 0$:
+# Perpendicular, both times. Is that so of any perpendicular pair?
+
+# %%
+for name, pair in (("stretched most and least", (far, near)), ("at 10 and 100 degrees", (10, 100))):
+    between = [degrees_between(*points[:, pair].T) for points in (circle, image)]
+    print(f"{name:26s}inputs {between[0]:5.2f} degrees apart, outputs {between[1]:5.2f}")
+
+# %% [markdown]
+# No. (A third of a degree is missing in the first line since we tried whole degrees only.) But every matrix
+# has a set of perpendicular inputs that it sends to perpendicular outputs. That is a theorem; below you will
+# try it on random matrices. These are its *singular directions*. The inputs are called $v_1, v_2$, of length
+# 1, the outputs $u_1, u_2$, scaled to length 1, and the stretches are the *singular values*
+# $s_1 \ge s_2 \ge 0$:
 #
 # $$M v_j = s_j u_j$$
+#
+# (Where $s_j = 0$ the output has no direction, and any perpendicular one may be called $u_j$.)
 
 # %%
 v1, v2 = circle[:, far], circle[:, near]
@@ -101,34 +115,40 @@ print(f"s1 = {s1:.3f}   s2 = {s2:.3f}   s1 s2 = {s1 * s2:.3f}   |det M| = {abs(n
 # The product is the area of the ellipse relative to the circle, which is what a determinant measures.
 #
 # ## Putting it together
-# Any input is a mixture of the $v_j$ (and perhaps a rest that $M$ sends to zero). The scalar products
-# $v_j^\top x$ say how much of each is in it. $M$ stretches each part and points it along $u_j$. So
+# Any input is a mixture of the $v_j$ (and perhaps a rest that $M$ sends to zero). As they are perpendicular
+# and of length 1, the scalar products $v_j^\top x$ say how much of each is in it. $M$ stretches each part and
+# points it along $u_j$. So
 #
 # $$M x = \sum_j u_j\, s_j\, (v_j^\top x), \qquad M = \sum_j s_j\, u_j v_j^\top = U S V^\top$$
 #
 # Each term $s_j u_j v_j^\top$ is one column times one row, scaled. Call it a *layer* of the matrix (it has
-# nothing to do with the layers of a network). For $M$ $(m, n)$ and $k = \min(m, n)$: $U$ $(m, k)$ has the
-# $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on its diagonal, $V^\top$ $(k, n)$ the $v_j$ as rows. In words:
-# **turn, stretch, turn** (a turn may hold a mirror). An example for paper: a matrix with 4 and 3 on its
-# diagonal turns nothing and stretches by 4 and 3.
+# nothing to do with the layers of a network). A layer has *rank* 1: all its columns are multiples of $u_j$.
+# The first $r$ layers add up to a matrix of rank $r$, if $s_r > 0$. For $M$ $(m, n)$ and $k = \min(m, n)$:
+# $U$ $(m, k)$ has the $u_j$ as columns, $S$ $(k, k)$ the $s_j$ on its diagonal, $V^\top$ $(k, n)$ the
+# $v_j$ as rows; column $j$ of $U S$ is $s_j u_j$. In words, for a square $M$: **turn, stretch, turn** (a turn
+# may hold a mirror). For paper: a matrix with 3 and -4 on its diagonal. What are its singular values, and
+# where does the sign go? (4 and 3; into $u_1$, or into $v_1$.)
 
 # %%
-rebuilt = s1 * np.outer(u1, v1) + s2 * np.outer(u2, v2)
-print(np.round(rebuilt, 2))
+for name, a, b in (("the singular pair", v1, v2), ("10 and 100 degrees", circle[:, 10], circle[:, 100])):
+    rebuilt = np.outer(M @ a, a) + np.outer(M @ b, b)  # M v is s u
+    print(f"{name:20s}furthest from M: {np.abs(rebuilt - M).max():.4f}")
 
 # %% [markdown]
-# That is $M$, up to the hundredth: we looked at whole degrees only. Now larger matrices, taken apart by
-# NumPy: are their $v_j$ perpendicular to each other, and their images too?
+# Both are $M$: any perpendicular pair of inputs will do for that. What only the singular pair has is that the
+# columns are perpendicular, too. Now larger matrices, taken apart by NumPy: are the images of their $v_j$
+# perpendicular?
 
 # %%
 rng = np.random.default_rng(0)
 for m, n in ((5, 3), (4, 4), (3, 7)):
     R = rng.standard_normal((m, n))
     V = np.linalg.svd(R, full_matrices=False)[2].T  # (n, k): a column for each v_j
-    for name, columns in (("inputs", V), ("outputs", R @ V)):
-        products = columns.T @ columns  # scalar products of every pair
+    Q = np.linalg.qr(rng.standard_normal((n, V.shape[1])))[0]  # perpendicular columns, drawn at random
+    for name, columns in (("v", V), ("others", Q)):
+        products = (R @ columns).T @ (R @ columns)  # scalar products of every pair of outputs
         off = np.abs(products - np.diag(np.diag(products))).max()
-        print(f"({m}, {n}) {name:8s} all perpendicular: {off < 1e-12}")
+        print(f"({m}, {n}) outputs of {name:7s} all perpendicular: {off < 1e-12}")
 
 # %% [markdown]
 # ### Exercise 1: predict (3 minutes)
@@ -147,6 +167,11 @@ length = np.hypot(5 * 0.6, 2 * 0.8)  # perpendicular parts: Pythagoras
 check_length(length)
 
 # %% [markdown]
+# Pythagoras works for every $x$ of length 1: $|M x|^2 = \sum_j s_j^2 (v_j^\top x)^2$. The shares
+# $(v_j^\top x)^2$ add up to 1 at most, so $|M x|$ is at most $s_1$, and it is $s_1$ at $v_1$: the direction
+# that is **stretched most**. Stretched *least* is $v_k$, by $s_k$, if $n \le m$. A matrix with $n > m$ sends
+# some inputs to 0: those with no share in any $v_j$.
+#
 # ## More than two dimensions
 # In 300 dimensions nobody can try all directions. But there is a trick. Multiply a vector by $M$, and the
 # result by $M^\top$. Transposing the sum of layers swaps $u_j$ and $v_j$, so $M^\top u_j = s_j v_j$. The
@@ -155,12 +180,12 @@ check_length(length)
 # $$M^\top M v_j = s_j^2\, v_j$$
 #
 # So each round multiplies every part by its own $s_j^2$, and the part along $v_1$ grows fastest. Repeat, and
-# scale to length 1 each time. If $s_1 > s_2$, the vector turns into $v_1$ (or into $-v_1$). This is
-# *power iteration*.
+# scale to length 1 each time. If $s_1 > s_2$, the vector turns into $v_1$ (or into $-v_1$), unless it was
+# perpendicular to $v_1$ at the start. This is *power iteration*.
 
 # %%
 exact = np.linalg.svd(M)[2][0]  # v1 by NumPy; ours was picked to whole degrees
-x = np.array([1.0, -0.2])  # any start will do, unless it is perpendicular to v1
+x = np.array([1.0, -0.2])  # almost any start will do
 for _ in range(6):
     x = M.T @ (M @ x)
     x = x / np.linalg.norm(x)
@@ -199,7 +224,7 @@ print("rounds by s2 / s1:", {ratio: rounds_for(ratio) for ratio in (0.5, 0.9, 0.
 # is a mixture of $v_1$ and $v_2$, and every such mixture is stretched by $s_1$.
 
 # %% [markdown]
-# ### Exercise 2: complete (3 minutes)
+# ### Exercise 2: complete, 3 minutes (second reading)
 # Write one round of power iteration. `M` is $(m, n)$, `v` is $(n,)$, and the result has length 1.
 
 # %% tags=["exercise"]
@@ -217,8 +242,8 @@ check_power_step(power_step)
 
 # %% [markdown]
 # ## All of it
-# Power iteration finds the first layer $s_1 u_1 v_1^\top$. To get the next, *peel* it off and start again
-# on the rest. We give each layer three hundred rounds.
+# Power iteration finds the first layer $s_1 u_1 v_1^\top$. To get the next, *peel* it off: what remains is
+# the sum of the others, so its first layer is our second. Start again on it. Each layer gets 300 rounds.
 
 # %%
 def svd_by_hand(M, rank, rounds=300):
@@ -245,16 +270,27 @@ print("NumPy:  ", np.round(S_np[:6], 1))
 
 # %% [markdown]
 # The singular values agree. What about the directions?
+#
+# **Bet 4.** Are the twelve $u_j$ by hand NumPy's?
 
 # %%
-same = [np.allclose(U[:, j], U_np[:, j], atol=1e-3) for j in range(6)]
-opposite = [np.allclose(U[:, j], -U_np[:, j], atol=1e-3) for j in range(6)]
-print("all equal:", all(same), "  all equal up to the sign:", all(np.logical_or(same, opposite)))
+bet("01 directions by hand", guess=None, choices=("all of them", "up to the sign", "not even that"))
+
+# %%
+signs = [np.sign(U[:, j] @ U_np[:, j]) for j in range(12)]
+off = [max(np.abs(sign * U[:, j] - U_np[:, j]).max(), np.abs(sign * Vt[j] - Vt_np[j]).max())
+       for j, sign in enumerate(signs)]  # v_j with the sign of u_j
+print("signs:", " ".join(f"{sign:+.0f}" for sign in signs))
+found = "not even that" if max(off) > 1e-3 else "up to the sign" if min(signs) < 0 else "all of them"
+
+# %%
+settle("01 directions by hand", found)
 
 # %% [markdown]
 # A direction is a line; which of its two ends carries the arrow is a matter of choice. Turn $u_j$ *and*
-# $v_j$ around, and their product stays. The **values** are fixed. The **layers** are fixed as long as no two
-# values are equal. The **signs** are not. So never compare factors; compare what they multiply to.
+# $v_j$ around, and their product stays. The **values** are fixed. A **layer** is fixed if no other value
+# equals its own; of layers with equal values only the sum is. (The identity stretches every direction by 1:
+# any perpendicular pair is as good.) The **signs** are not. So compare products, not factors.
 
 # %%
 by_hand = (U * S) @ Vt  # U * S scales each column by its s
@@ -271,7 +307,7 @@ ax.plot(range(1, 13), S, "o", color=ACCENT, ms=4, label="by hand")
 ax.legend()
 ax.set(xlabel="j", ylabel="singular value $s_j$", yscale="log")
 show(fig, "The singular values of a piece of photograph, the largest first, on a log scale. The first "
-          "is almost six times the second; most of the others are faint.",
+          f"is almost six times the second; the 40th is {100 * S_np[39] / S_np[0]:.1f} percent of the first.",
      alt=f"Singular values fall from {S_np[0]:.0f} at j = 1 to {S_np[11]:.0f} at j = 12 and "
          f"{S_np[-1]:.1f} at j = 80; the twelve by hand lie on NumPy's curve.")
 
@@ -296,7 +332,7 @@ check_peel(peel)
 
 # %% [markdown]
 # ## The layers, one by one
-# The slider adds them in order of weight. Notebook 02 asks how many are enough.
+# The slider adds them in order of $s_j$. Notebook 02 asks how many are enough.
 
 # %%
 RankSlider(X, "A part of the photograph at ranks 1, 2, 4, 8 and 16: a blur with a cap, then a face.",
@@ -307,11 +343,15 @@ RankSlider(X, "A part of the photograph at ranks 1, 2, 4, 8 and 16: a blur with 
 # - You **saw** a circle become an ellipse. One pair of perpendicular inputs becomes its half-axes, and
 #   their lengths are the singular values.
 # - You **computed** an SVD by power iteration and peeling, and its layers added up to NumPy's.
-# - You **said** what is fixed, the values and the layers, and what is chosen, the signs.
+# - You **said** what is fixed: the values, and each layer whose value is its own alone; the signs are chosen.
 #
-# **On your own.** Draw the ellipse of a matrix whose rows are multiples of each other. What has become of
-# the orange output? (It has no direction left: don't divide by its length.) Then try a rotation: why does
-# "stretched most" mean nothing there?
+# **On your own.** Draw the ellipse of a matrix with the rows (1, 1) and (2, 2). What has become of the orange
+# output? Then try a rotation: which inputs are picked as stretched most and least, and why those?
+# <details><summary>Answers</summary>
+#
+# The orange output is 0 and has no direction: don't divide by its length. A rotation stretches all alike;
+# what is picked is rounding.
+# </details>
 #
 # **In practice.** Use `numpy.linalg.svd(X, full_matrices=False)`: the plain call also returns directions that
 # $X$ never uses. NumPy does not use power iteration. It calls `gesdd`, a routine of the library LAPACK, which

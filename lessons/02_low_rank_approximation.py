@@ -6,10 +6,10 @@
 #
 # At the end of this notebook you will be able to
 # - **keep** the layers of a matrix that matter, and read the error off those that you drop;
-# - **try to beat** the truncated SVD, and say why nobody can;
+# - **try to beat** the truncated SVD, and name the theorem that says nobody can;
 # - **make** a rank slider in six lines, and say why factors beat pictures on the way to the screen (second
 #   reading);
-# - **recognise** the matrices that low rank shortens badly.
+# - **recognise** the matrices that low rank shortens badly, by their singular values.
 #
 # You need NumPy, matrix products, and the SVD from notebook 01. About 80 minutes to study; the core path
 # about 45, the rest is marked as a second reading.
@@ -19,7 +19,7 @@
 #
 # <details><summary>1. What do the three factors of an SVD do to a vector, in order? (01)</summary>
 #
-# $V^\top$ turns it, $S$ stretches it along the axes, $U$ turns it again.
+# $V^\top$ turns it (or mirrors it), $S$ stretches it along the axes, $U$ turns it again.
 # </details>
 # <details><summary>2. Which numbers of the SVD carry size, and which only direction? (01)</summary>
 #
@@ -49,7 +49,7 @@ print("shape", X.shape, "  numbers", X.size)
 # ### Bets 1 and 2
 # 1. What percentage of the 76,800 numbers do 16 columns and 16 rows hold?
 # 2. How many layers does it take until the *relative error* is 10 percent? (The root of the summed squared
-#    differences, divided by the same root for the picture itself.)
+#    differences, divided by the root of the picture's own summed squares.)
 #
 # Bet before you go on: the line under the slider gives both answers away.
 
@@ -58,8 +58,8 @@ bet("02 numbers kept at rank 16", guess=None)
 bet("02 rank for ten percent", guess=None)
 
 # %% [markdown]
-# Now move the slider. Start at 0 and go up slowly. What comes first:
-# the face, the flag, the light? Stop where you no longer see any change.
+# Now move the slider. Start at 0 and go up slowly. What comes first: the face, the flag, the light? (Large
+# patches of light and dark, before anything that you could name.) Stop where you no longer see any change.
 
 # %%
 RankSlider(X, "The photograph at ranks 1, 2, 4, 8 and 16: stripes, then blocks, then a face.", rank=0)
@@ -93,6 +93,9 @@ show(fig, "Single layers with their weights, each in its own scale of grey: mid-
 # *Truncating* keeps the first $r$ layers and drops the others:
 #
 # $$X_r = U_r\, S_r\, V_r^\top \qquad (m, n) = (m, r)\,(r, r)\,(r, n)$$
+#
+# ($U_r$: the first $r$ columns of $U$. $S_r$: the first $r$ values on a diagonal; in the code `S` is the list
+# of them. $V_r^\top$: the first $r$ rows.)
 #
 # An example for paper: the matrix with 4 and 3 on its diagonal has $s_1 = 4$ and $s_2 = 3$. Its $X_1$
 # keeps the 4 and puts 0 for the 3.
@@ -140,9 +143,10 @@ print(f"rank 16: relative error {relative_error(X_16):.3f}")
 
 # %% [markdown]
 # No need to build $X_r$ to know this. Two different layers are *perpendicular*: multiply them entry by entry,
-# and the sum is 0. So their squares add up, as in Pythagoras' theorem: $\lVert X \rVert_F^2 = \sum_j s_j^2$.
-# This sum is called the *energy* of the matrix; layer $j$ holds $s_j^2$ of it. What truncation loses is the
-# energy that it drops:
+# and the sum is $(u_i \cdot u_j)(v_i \cdot v_j)$, which is 0 for $i \ne j$, and 1 for a layer with itself. So
+# their squares add up, as in Pythagoras' theorem: $\lVert X \rVert_F^2 = \sum_j s_j^2$. This sum is called
+# the *energy* of the matrix; layer $j$ holds $s_j^2$ of it. What truncation loses is the energy that it
+# drops:
 #
 # $$\lVert X - X_r \rVert_F^2 = \sum_{j > r} s_j^2$$
 #
@@ -197,9 +201,9 @@ check_truncate(truncate)
 
 # %% [markdown]
 # ## Is there a better matrix of rank r?
-# Try to beat it. First by luck: draw 16 random columns, and take the best matrix that can be mixed from
-# them. Three hundred times. (`qr` makes the columns perpendicular; `Q @ (Q.T @ X)` is then the part of
-# $X$ that they can reach.)
+# Try to beat it. First by luck: draw 16 random columns, and take the best matrix that can be mixed from them.
+# Three hundred times. (`qr` makes the columns perpendicular, and of length 1. `Q.T @ X` then says how much of
+# each is in every column of $X$, and `Q @ (Q.T @ X)` is the part of $X$ that they can reach.)
 
 # %%
 rng = np.random.default_rng(0)
@@ -232,9 +236,10 @@ print("after turns 1, 2, 10, 40:", " ".join(f"{climb[i]:.4f}" for i in (0, 1, 9,
 fig, ax = axes(5.2, 2.7)
 ax.plot(range(1, 41), climb, "o-", color=SECOND, ms=3)
 ax.axhline(relative_error(X_16), color=ACCENT, lw=1.4)
-ax.text(30, relative_error(X_16) - 0.004, "truncated SVD", color=ACCENT)
+ax.text(30, relative_error(X_16) + 0.003, "truncated SVD", color=ACCENT)
 ax.set(xlabel="turn", ylabel="relative error")
-show(fig, "Effort comes down to the truncated SVD, and never below. (Luck, near 0.97, is far above this.)",
+show(fig, "Effort comes down to the truncated SVD, and never below. "
+          f"(Luck, at best {min(lucky):.2f}, is far above this.)",
      alt=f"Alternating descent falls from {climb[0]:.3f} to {climb[-1]:.3f}; the truncated SVD stands at "
          f"{relative_error(X_16):.3f}.")
 
@@ -243,9 +248,8 @@ expect("no rival of rank 16 came below the truncated SVD",
        min(lucky + climb) >= relative_error(X_16) - 1e-12)
 
 # %% [markdown]
-# Nobody can do better: Eckart and Young (1936) proved that no matrix of rank $r$ lies nearer to $X$ than
-# $X_r$. Mirsky (1960) proved it for more norms than this one, the *spectral norm* among them (below). With
-# equal singular values, others may lie as near.
+# Nobody can do better: Eckart and Young (1936) proved that no matrix of rank $r$ or less lies nearer to $X$
+# than $X_r$. (Others lie as near only if $s_{r+1} = s_r$.)
 #
 # <details><summary>Why? In three lines.</summary>
 #
@@ -257,13 +261,13 @@ expect("no rival of rank 16 came below the truncated SVD",
 #
 # Look again at the patient rival. It found thin factors by going downhill, and it knew nothing of the
 # SVD. LoRA too trains two thin factors by going downhill, with two differences: it takes small steps, and
-# nobody shows it the matrix to reach. It sees only a loss.
+# nobody shows it the matrix to reach. It sees only a *loss*, one number that says how bad the outputs are.
 
 # %% [markdown]
 # ### Another way to measure (second reading)
-# The *spectral norm* of a matrix is its largest singular value: the most that it stretches any vector of length
-# one. By Mirsky's theorem $X_r$ is nearest in this norm too. What $X_r$ leaves has the spectral norm $s_{r+1}$,
-# the first value that was dropped:
+# The *spectral norm* of a matrix is its largest singular value: the most that it stretches any vector of
+# length one. Mirsky (1960) proved that $X_r$ is nearest in this norm, too, and in more; but here others may
+# well be as near. What $X_r$ leaves has the spectral norm $s_{r+1}$, the first value that was dropped:
 
 # %%
 print(f"spectral norm of X - X_16: {np.linalg.norm(X - X_16, 2):.1f}   s_17: {S[16]:.1f}")
@@ -352,7 +356,8 @@ print(f"to send once, for 64 ranks at 2 bytes a number: {2 * 64 * (300 + 256):,}
 # cores.) Factors do away with the way. The first slider of this notebook sends them, once; under its
 # picture stands how long its last move took.
 #
-# Keep this in mind for LoRA: **thin factors are cheap to store, cheap to send, and cheap to add.**
+# Keep this in mind for LoRA: **thin factors are cheap to store and to send**: here as many bytes as one
+# frame, once, and then nothing for each move.
 
 # %% [markdown]
 # ## Exercise 3: find the bug, 5 minutes (second reading)
@@ -384,9 +389,9 @@ check_rank_for_error(rank_for_error)
 #
 # $$M \omega = \sum_j u_j\, s_j\, (v_j^\top \omega),$$
 #
-# a mixture of the $u_j$ in which each has its weight $s_j$. Multiply by $M^\top$ and by $M$ again, and each
-# part is multiplied by $s_j^2$ more. That is the power iteration of notebook 01, for many columns side by
-# side.
+# a mixture of the $u_j$ in which each has its weight $s_j$ ($\omega$ is such a random column). Multiply by
+# $M^\top$ and by $M$ again, and each part is multiplied by $s_j^2$ more. That is the power iteration of
+# notebook 01, for many columns side by side.
 
 # %%
 def first_layers(M, rank, spare=10, rounds=2):
@@ -400,8 +405,9 @@ def first_layers(M, rank, spare=10, rounds=2):
 
 
 # %% [markdown]
-# `spare` columns are drawn beyond the rank, and only the best of what they span is kept. What does each step
-# buy? For the photograph, at rank 16:
+# The last lines: $M$ is about $Q\,(Q^\top M)$, so take the SVD of the small bracket, and turn its $u$ back
+# with $Q$. `spare` columns are drawn beyond the rank, and only the best of what they span is kept. What does
+# each step buy? For the photograph, at rank 16:
 
 # %%
 print(f"16 random directions          {np.mean(lucky):.4f}")
@@ -411,8 +417,9 @@ for spare, rounds in ((0, 0), (10, 0), (10, 1), (10, 2)):
 print(f"truncated SVD                 {relative_error(X_16):.4f}")
 
 # %% [markdown]
-# The product with $X$ does most of it: with as many columns, the error falls from 0.97 to a third. Ten spare
-# columns and two rounds do nearly all of the rest. On a larger matrix, compare the time too:
+# The product with $X$ does most of it: with as many columns, the error falls from 0.97 to 0.32. Ten spare
+# columns and two rounds do nearly all of the rest. (Where all singular values are alike, as in noise, nothing
+# stands out, and no short way finds it.) On a larger matrix, compare the time too:
 
 # %%
 x, y = np.linspace(0, 1, 1000)[:, None], np.linspace(0, 1, 700)
@@ -445,9 +452,9 @@ print("shuffled, rank 16:", round(np.sqrt(1 - svd.energy_kept(
     np.linalg.svd(shuffled, compute_uv=False), 16)), 3), "  as before:", round(errors[16], 3))
 
 # %% [markdown]
-# The same. However the patterns came about, what counts is that the rows are *mixtures of a few of them*, in
-# whatever order. Here are four matrices of another kind. In the permutation each row and each column holds a
-# single 1.
+# The same: shuffling only reorders the entries of the $u_j$ and $v_j$, and the $s_j$ stay. However the
+# patterns came about, what counts is that the rows are *mixtures of a few of them*, in whatever order. Here
+# are four matrices of another kind. In the permutation each row and each column holds a single 1.
 
 # %%
 k = 128
@@ -464,7 +471,8 @@ show(fig, "The four matrices. (In the permutation look for scattered single whit
 
 # %% [markdown]
 # ### Bet 4
-# Which is the hardest to shorten: keeps the largest relative error at rank 32 of 128? One of `"noise"`,
+# Which is the hardest to *shorten*, to store in fewer numbers with a small error: which keeps the largest
+# relative error at rank 32 of 128? One of `"noise"`,
 # `"turned checkerboard"`, `"permutation"`, `"straight checkerboard"`.
 
 # %%
@@ -483,25 +491,28 @@ for name, error in at_32.items():
     print(f"{name:22s} relative error at rank 32: {error:.3f}")
 
 # %%
-fig, ax = axes(5.6, 3.0)
-styles = ("-", "--", ":", "-.", (0, (5, 1)))
+fig, (left, right) = axes(7.6, 3.0, 2)
+styles = ("-", "--", ":", "-.", (0, (1, 1)))
 for style, (name, values) in zip(styles, (spectra | {"photograph": S}).items(), strict=True):
-    shares = np.linspace(0, 1, 33)  # of the full rank
-    kept = [svd.energy_kept(values, int(share * len(values))) for share in shares]
-    ax.plot(shares, np.sqrt(np.clip(1 - np.array(kept), 0, 1)), ls=style, label=name)
-ax.legend(fontsize=8)
-ax.set(xlabel="rank as a share of the full rank", ylabel="relative error")
-show(fig, "The photograph and the straight board fall at once. In the permutation each layer holds as "
-          "much as the next.",
+    kept = np.array([svd.energy_kept(values, rank) for rank in range(len(values) + 1)])
+    looks = {"ls": style, "color": "black"} if name == "photograph" else {"ls": style}
+    left.plot(np.linspace(0, 1, len(kept)), np.sqrt(np.clip(1 - kept, 0, 1)), label=name, **looks)
+    right.plot(np.linspace(0, 1, len(values)), np.maximum(values / values[0], 1e-4), **looks)
+left.legend(fontsize=8)
+left.set(xlabel="rank as a share of the full rank", ylabel="relative error")
+right.set(xlabel="j as a share of the full rank", ylabel="$s_j / s_1$", yscale="log", ylim=(1e-3, 1.5))
+show(fig, "Left: the straight board falls to nothing at rank 1, the photograph fast; in the permutation each "
+          "layer holds as much as the next. Right: the singular values that do it, steep or flat.",
      alt="Relative error at a quarter of the full rank: photograph "
          + f"{errors[64]:.2f}, " + ", ".join(f"{n} {e:.2f}" for n, e in at_32.items()) + ".")
 
 # %% [markdown]
-# The straight checkerboard has rank 1: every row is the first row or its negative. Turn the board, and
-# its edges no longer follow rows and columns: now it takes many layers. The permutation is the worst
-# case that there is. All its singular values equal 1, so no layer is heavier than another, although
-# all that it does is to reorder. **Low rank is not the same as simple.** It means: mixtures of few
-# patterns, along rows and columns.
+# The straight checkerboard, of 1 and -1, has rank 1: every row is the first row or its negative. Turn the
+# board, and its edges no longer follow rows and columns: now it takes many layers. Noise has no pattern that
+# its rows share. No matrix of this size does worse than the permutation: the heaviest $r$ of $n$ layers
+# always hold $r / n$ of the energy, or more. All its singular values equal 1, so no layer is heavier than
+# another, although all that it does is to reorder. **Low rank is not the same as simple.** It means: mixtures
+# of few patterns, along rows and columns; and you see it in singular values that fall steeply.
 #
 # So is a trained weight matrix low-rank? LoRA does not say so. LoRA says that the *change* which
 # fine-tuning makes can be kept low-rank. Whether that is true has to be measured, and will be.
@@ -519,14 +530,16 @@ print("B", B.shape, " A", A.shape, "  BA is X_8:", np.allclose(B @ A, svd.low_ra
 # %% [markdown]
 # ## What you have done
 # - You **kept** the layers that matter, and read the error off the singular values that you dropped.
-# - You **tried to beat** the truncated SVD, by luck and by effort, and saw why nobody can.
-# - You **made** a rank slider in six lines, and saw that a figure is slow to make, a frame slow to send,
-#   and that factors need neither.
+# - You **tried to beat** the truncated SVD, by luck and by effort; by Eckart and Young's theorem nobody can.
+# - You **made** a rank slider in six lines, and saw that a figure is slow to make; factors are sent once, as
+#   many bytes as one frame, and then nothing is.
 # - You **recognised** noise, a turned checkerboard and a permutation as matrices that low rank shortens
-#   badly, and a shuffled photograph as one that it does not mind.
+#   badly, by singular values that fall slowly or not at all, and a shuffled photograph as one that it does
+#   not mind.
 #
-# **On your own.** Load a picture of yours with `matplotlib.image.imread`, turn it grey, and give it to
-# `RankSlider`. Which of your pictures needs the highest rank for 10 percent? Rotate it and try again.
+# **On your own.** Load a picture of yours, `X = plt.imread(file)[..., :3].mean(2)`, times 255 if its largest
+# value is 1, and give it to `RankSlider`. Which of your pictures needs the highest rank for 10 percent? Turn
+# one by 30 degrees, by any program, and try again.
 #
 # **In practice.** Don't compute a full SVD for a few layers of a large matrix: `svd.randomized_svd`,
 # `scipy.sparse.linalg.svds` and `torch.svd_lowrank` exist for that.

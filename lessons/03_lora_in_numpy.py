@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 3. Train two thin factors by hand
 #
-# You will write LoRA in thirty lines of NumPy, gradients included, and let it learn a target that you
-# can see.
+# You will build LoRA, short for *low-rank adaptation*, in thirty lines of NumPy, gradients included, and let
+# it learn a target that you can see.
 #
 # At the end of this notebook you will be able to
-# - **write** LoRA and its gradients by hand, and check them against finite differences;
-# - **explain** how its two factors have to start, and which of them moves first;
+# - **derive** LoRA's gradients by hand, write one, and check them against finite differences;
+# - **explain** why exactly one of its two factors starts at zero, and which of them moves first;
 # - **predict** what the scale alpha/r does to the first steps at ranks 1 to 64 (a second reading).
 #
 # You need NumPy, partial derivatives, and the truncated SVD from notebook 02. About 85 minutes
@@ -57,8 +57,8 @@ show(fixed_row([target], [f"the target, {d_out} x {d_in}"], width=2.6, high=0.2)
      alt=f"The word LORA in white on black, a matrix of rank {np.linalg.matrix_rank(target)}.")
 
 # %% [markdown]
-# The layer to be trained is not shown $\Delta$. It sees 256 examples: inputs $x$ $(n, d_{in})$, and outputs $y$
-# $(n, d_{out})$ of the new job, with a little noise.
+# The layer to be trained is not shown $\Delta$. It sees 256 examples: inputs $x$ $(n, d_{in})$, and outputs
+# $y$ $(n, d_{out})$ of the new job, with a little noise.
 
 # %%
 def make_task(seed, n=256, noise=0.1):
@@ -71,11 +71,12 @@ def make_task(seed, n=256, noise=0.1):
 
 # %% [markdown]
 # ## The layer
-# LoRA leaves $W$ alone. Beside it, it trains two thin factors. Their product, scaled, is the *update*:
+# LoRA leaves $W$ alone, so that what it can do is not lost, and many jobs can share it. Beside it, it trains
+# two thin factors, together an *adapter*. Their product, scaled, is the *update*:
 #
 # $$\hat y = x W^\top + \frac{\alpha}{r}\, x A^\top B^\top$$
 #
-# Examples are rows here, as everywhere in PyTorch, so that $y = W x$ becomes $\hat y = x W^\top$.
+# Examples are rows here, as everywhere in PyTorch, so that a column $W x$ becomes a row $x W^\top$.
 # $W$ is $(d_{out}, d_{in})$ and frozen. $A$ is $(r, d_{in})$ and $B$ is $(d_{out}, r)$; both train. The
 # number $\alpha$ (alpha) is a knob. Dividing it by the rank $r$ is a choice; the second reading puts it
 # to the test.
@@ -118,11 +119,11 @@ print(paper_D)
 # ### Then the factors
 # Write $s = \alpha / r$ and $h = x A^\top$, $(n, r)$. Then $\hat y = x W^\top + h\, (s B)^\top$. That is
 # the form of above, with $h$ in place of $x$ and $s B$ in place of $\Delta W$. So the gradient of $s B$ is
-# $G^\top h$, and that of $B$ is $s\, G^\top h$.
+# $G^\top h$, and that of $B$ is $s\, G^\top h = s\, G^\top x A^\top$.
 #
 # For $A$, go one step further back. The number $h_{kl}$ enters the output $\hat y_{ki}$ with the weight
 # $s B_{il}$, so the gradient of $h$ is $s\, G B$, $(n, r)$. And $h = x A^\top$ has the same form once more:
-# the gradient of $A$ is $(s\, G B)^\top x$. Put $D$ in:
+# the gradient of $A$ is $(s\, G B)^\top x = s\, B^\top G^\top x$. Put $D$ in:
 #
 # $$\frac{\partial L}{\partial B} = s\, D A^\top \quad (d_{out}, r), \qquad
 #   \frac{\partial L}{\partial A} = s\, B^\top D \quad (r, d_{in})$$
@@ -211,8 +212,9 @@ check_grad_B(grad_B)
 # %% [markdown]
 # ## An optimiser
 # *SGD* subtracts the gradient times a rate. *Adam* keeps, for every entry, a running mean of its gradient
-# and one of the square, and divides the first by the root of the second. So at its first step Adam moves
-# every entry whose gradient is not zero by the rate itself, up or down.
+# and one of the square, and divides the first by the root of the second. Both begin at zero, and are divided
+# by what they are too small for it. At the first step that leaves the gradient and its square: Adam moves
+# every entry by the rate itself, up or down (but those with a gradient next to zero).
 
 # %%
 class Adam:
@@ -285,8 +287,8 @@ settle("03 loss fallen from two zeros", 100 * (1 - starts["both zero"][-1] / sta
 
 # %% [markdown]
 # The gradient of $A$ is exactly zero: not small, zero. $\partial L / \partial A = s\, B^\top D$, and $B$
-# is zero. $A$ learns nothing at the first step. It is a fixed random lens, and $B$ looks at the task
-# through it. Here are the first steps under SGD.
+# is zero. $A$ learns nothing at the first step. For this step it is a fixed random lens, and $B$ looks at the
+# task through it. Here are the first steps under SGD.
 
 # %%
 layer = LoRA(W, rank=4, alpha=10, rng=np.random.default_rng(1))
@@ -310,7 +312,8 @@ show(fig, "B leaves at the first step. A follows one step later, when B is no lo
 # %% [markdown]
 # ## Four ways to start
 # Each factor can start at zero or at random. With at least one factor at zero, $BA = 0$ and the model
-# begins as its base. With none, it begins with noise added. You saw what two zeros do; here are all four.
+# begins as its base. With none, it begins with noise added, and what $W$ could do is gone. You saw what two
+# zeros do; here are all four.
 
 # %%
 fig, ax = axes(5.4, 3.0)
@@ -339,7 +342,9 @@ expect("with one zero the model starts exactly as its base",
 # %% [markdown]
 # ## The target, learned
 # Now train at ranks 1, 2, 4, 8 and 16, 400 steps each, and look at the update that came out. "Best
-# possible" is the truncated SVD of the target, from notebook 02.
+# possible" is the truncated SVD of the target, from notebook 02. Here it is best for the loss, too: as our
+# inputs are drawn alike in every direction, an update that is off by $M$ costs, on the mean, the sum of the
+# squares of $M$'s entries over $d_{out}$, beside the noise. Nearest means least loss.
 
 # %% tags=["measured"]
 def learned(rank, noise=0.1):
@@ -370,14 +375,14 @@ expect("rank 16 is further off than rank 8, and without noise neither is off",
 pictures = {f"learned, r = {r}": updates[r] for r in RANKS} | {"the target": target}
 fig = fixed_row(pictures.values(), pictures, columns=3, low=-0.05, high=0.25)
 show(fig, "What LoRA learned at each rank, from examples alone. Rank 1 finds stripes, rank 4 can "
-          "almost be read, rank 8 has it all.",
+          "be read, rank 8 has it all.",
      alt="Learned updates at ranks 1, 2, 4, 8 and 16: stripes at first, the word LORA from rank 4 on.")
 
 # %% [markdown]
 # In notebook 02 the truncated SVD was the best picture of its rank. Here nobody computed an SVD and nobody
-# showed the picture. Going downhill came almost as near. (Our inputs are drawn alike in every direction;
-# other inputs we have not tried.) Rank 16 ends a little further off than rank 8. Without noise neither is
-# off, so it is the noise that pushes them off, and rank 16 more than rank 8.
+# showed the picture. Going downhill came almost as near. (One seed; inputs that favour a direction were not
+# tried.) Rank 16 ends a little further off than rank 8. Without noise neither is off, so it is the noise that
+# pushes them off, and rank 16 more than rank 8.
 #
 # That is the core of this notebook. The next three parts are a second reading. From here you can go to
 # "What you have done".
@@ -426,10 +431,10 @@ curves = {}
 for ax, kind, rate, steps in ((left, Adam, 0.003, 12), (right, SGD, 0.02, 40)):
     for rank, style in ((1, ":"), (4, "-."), (16, "--"), (64, "-")):
         curves[kind.__name__, rank] = falls(kind, rate, rank, seed=0, steps=steps)
-        ax.plot(curves[kind.__name__, rank], style, label=f"r = {rank}")
+        ax.plot(range(1, steps), curves[kind.__name__, rank][1:], style, label=f"r = {rank}")
     ax.set(xlabel="step", ylabel="loss fallen by", title=f"{kind.__name__}, alpha = 16", yscale="log",
-           xlim=(0, steps))
-left.legend(fontsize=8)
+           xlim=(1, steps - 1), ylim=(1e-5, 1))
+    ax.legend(fontsize=8)
 show(fig, "The first steps, on a log scale. Under Adam the ranks set out together. Under SGD each "
           "has its own pace from the start, and rank 64 is last.",
      alt="Two panels of loss fallen against step for ranks 1, 4, 16 and 64: together under Adam, far "
@@ -452,7 +457,8 @@ show(fig, "The first step at each rank, eight seeds. Adam stays level. SGD falls
 # %% [markdown]
 # Why? In the first step only $B$ moves. To first order the loss falls by the sum, over the entries of $B$,
 # of gradient times movement. The gradient is $s\, D A^\top$ with $s = \alpha / r$: these are
-# $d_{out} \times r$ numbers, each with the factor $s$.
+# $d_{out} \times r$ numbers, each with the factor $s$. How large they are else does not depend on the rank:
+# while $B$ is zero, $D$ is the same at every rank, and each row of $A$ is drawn alike.
 #
 # - **Adam** moves each entry by the rate $\eta$, always downhill. The fall is
 #   $\eta\, s \sum |D A^\top|$: a sum of $d_{out} \times r$ terms, times $1/r$. Level.
@@ -468,18 +474,20 @@ def predicted(rank, seed):
     return 0.003 * np.abs(gradient).sum(), 0.02 * (gradient**2).sum()
 
 
-formula = {r: np.mean([predicted(r, seed) for seed in range(8)], axis=0) for r in (4, 16, 64)}
+formula = {r: np.mean([predicted(r, seed) for seed in range(8)], axis=0) for r in (1, 4, 16, 64)}
 for r, both in formula.items():
     adam_, sgd_ = (mean[name][ALL_RANKS.index(r)] for name in ("Adam", "SGD"))
     print(f"rank {r:2d}   Adam: formula {both[0]:.5f}, measured {adam_:.5f}   "
           f"SGD: {both[1]:.6f}, {sgd_:.6f}")
 large = {r: np.mean([falls(Adam, 0.03, r, seed)[1] for seed in range(8)]) for r in (1, 64)}
 print(f"Adam with a ten times larger rate: rank 1 falls by {large[1]:.3f}, rank 64 by {large[64]:.3f}")
+misses = {(r, name): formula[r][i] / mean[name][ALL_RANKS.index(r)] - 1
+          for r in formula for i, name in enumerate(("Adam", "SGD"))}
 
 # %%
 expect("formula and measurement agree within a tenth at ranks 4, 16 and 64",
-       all(abs(formula[r][i] / mean[name][ALL_RANKS.index(r)] - 1) < 0.1
-           for r in formula for i, name in enumerate(("Adam", "SGD"))))
+       all(abs(miss) < 0.1 for (r, _), miss in misses.items() if r > 1))
+expect("at rank 1 Adam falls short of its formula, by less than a fifth", 0 < misses[1, "Adam"] < 0.2)
 expect("with a ten times larger rate rank 1 gets worse in the first step, and rank 64 gains",
        large[1] < 0 < large[64])
 expect("by step 11 under Adam, rank 64 is ahead of rank 1 by more than half",
@@ -487,9 +495,10 @@ expect("by step 11 under Adam, rank 64 is ahead of rank 1 by more than half",
 
 # %% [markdown]
 # So "with alpha/r the rate need not change with the rank" held for Adam, in the first step, at a small
-# rate. At a ten times larger rate, rank 1 gets worse while rank 64 still gains. And by step 11, with $A$
-# moving too, rank 64 is well ahead of rank 1. Which scale is best in the end is another question, still
-# open here. Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski 2023).
+# rate. What the formulas leave out, all that is not of first order, is largest at rank 1: there Adam gains
+# less than they say, and at a ten times larger rate it even loses, while rank 64 still gains. By step 11 rank
+# 64 is well ahead of rank 1 (one seed). Which scale is best in the end is another question, still open here.
+# Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski 2023).
 #
 # ### Exercise 2: find the bug (4 minutes)
 # This function should return LoRA's update. Run the cell: the check tells the symptom. Then find the bug
@@ -537,28 +546,28 @@ after_one_step("the rate is zero", rate=0)
 after_one_step("the optimiser holds copies", copies=True)
 
 # %% [markdown]
-# The gradient $s\, D A^\top$ is zero if $A$ is zero, if $s$ is, or if $D$ is: then there is nothing left to
-# learn. A gradient that is not zero, beside a $B$ that stays, points to the optimiser: its rate is zero, or
-# it holds other arrays than the layer. The first place exists in PyTorch only, where a frozen $B$
-# (`requires_grad` False), or one that the loss does not depend on, has the gradient `None`.
+# The gradient $s\, D A^\top$ is zero if $A$ is zero, if $s$ is, or if $D = G^\top x$ is: all is learned, say,
+# or the inputs are zero. A gradient that is not zero, beside a $B$ that stays, points to the optimiser: its
+# rate is zero, or it holds other arrays than the layer. The first place our NumPy does not have. In PyTorch a
+# frozen $B$ (`requires_grad` False), or one that the loss does not depend on, has the gradient `None`.
 #
 # ## Is an update always of low rank? (second reading)
 # You often hear: "the update is the product of two thin matrices". That is how LoRA is *made*, and what
 # makes it small.
 #
-# ### Exercise 3: predict (1 minute)
-# How many numbers train beside our $(64, 96)$ matrix at rank 8?
+# ### Exercise 3: predict (2 minutes)
+# Up to which rank does LoRA train fewer numbers than our $(64, 96)$ matrix has?
 
 # %% tags=["exercise"]
-from lora_mini.desk.checks.nb03 import check_count
+from lora_mini.desk.checks.nb03 import check_most_rank
 
 # <stub>
-# numbers = None  # your number
+# most_rank = None  # your number
 # </stub>
 # <solution>
-numbers = 8 * (64 + 96)
+most_rank = 64 * 96 // (64 + 96)  # each rank costs a column and a row
 # </solution>
-check_count(numbers)
+check_most_rank(most_rank)
 
 # %% [markdown]
 # Is a low rank also how updates *are*, if nobody asks for it? Train the whole matrix freely, on the same
@@ -598,30 +607,31 @@ ax.plot(range(1, 7), six, "x", color="black", ms=8, label="the target")
 ax.legend(fontsize=8)
 ax.set(xlabel="j", ylabel="singular value $s_j$", yscale="log")
 show(fig, "The free update carries the six heavy layers of the target, and a long tail of fitted noise. "
-          "LoRA at rank 8 has room for two noisy layers only.",
+          "LoRA at rank 8 has two layers beside the six. (There may be noise in the six, too.)",
      alt=f"Singular values: the target has 6, LoRA at rank 8 has {ranks['LoRA, r = 8']}, the free "
          f"update {ranks['free']}, of which all but six are small.")
 
 # %% [markdown]
 # The tail is light, and still the free update is the *worse* of the two here. Don't carry that too far: we
-# built a target of rank 6 and gave few, noisy examples. Where the target needs more rank than LoRA has,
-# LoRA pays, as ranks 1 and 2 did above.
+# built a target of rank 6, gave few, noisy examples, and trained the two by different optimisers, on one
+# seed. Where the target needs more rank than LoRA has, LoRA pays, as ranks 1 and 2 did above.
 
 # %% [markdown]
 # ## What you have done
-# - You **wrote** LoRA and its gradients by hand, and fifty entries of each agreed with finite differences.
+# - You **derived** LoRA's gradients by hand, wrote that of B without the large matrix, and fifty entries of
+#   each agreed with finite differences.
 # - You **explained** why exactly one factor starts at zero: with two nothing ever moves, with none the
 #   start is not the base. At the first step the gradient of $A$ is zero and only $B$ moves.
 # - You **predicted** the first steps (second reading): at small rates alpha/r makes them level across ranks
 #   under Adam, and lets them fall like $1/r$ under SGD.
 #
-# **On your own.** Replace the word by your initials. Which rank do they need? Then write
-# `alpha / np.sqrt(rank)` into the layer and draw the first steps again. Lines that began with "Seen here"
-# will now say that it was not seen; which optimiser is level now?
+# **On your own.** Replace the word by your initials, in 7 rows of 22 signs. Which rank do they need? Then
+# write `alpha / np.sqrt(rank)` into the layer and draw the first steps again. Lines that began with "Seen
+# here" will now say that it was not seen; which optimiser is level now?
 #
 # **In practice.** When the loss of an adapter does not move, look at $B$ after a few steps, and if it is
 # still zero, at its gradient. There are three cases. *No gradient* (`None`): $B$ is frozen, or the loss does
-# not depend on it. *A gradient of zero*: $A$ is zero too, or the scale is. *A gradient, and $B$ stays*: the
+# not depend on it. *A gradient of zero*: $A$ is zero, the scale is, or $D$. *A gradient, and $B$ stays*: the
 # optimiser holds other tensors, or its rate is zero.
 #
 # **Further reading.**
@@ -630,5 +640,5 @@ show(fig, "The free update carries the six heavy layers of the target, and a lon
 #   zero belongs into A or into B.
 # - Kalajdzievski, *A rank stabilization scaling factor for fine-tuning with LoRA* (2023): the case for
 #   alpha over the square root of r.
-# - Schulman et al., *LoRA without regret* (2025): why, with alpha/r, the best rate hardly depends on the
-#   rank, on large models.
+# - Schulman et al., *LoRA without regret* (2025): why, with alpha/r, the best rate of a whole run hardly
+#   depends on the rank, on large models.

@@ -54,7 +54,7 @@ from lora_mini.desk.figures import ACCENT, GREY, SECOND, axes
 from lora_mini.desk.sliders import CurveSlider
 from lora_mini.lab import contrasts
 from lora_mini.lab.peak import peak_bytes
-from lora_mini.ledger import ledger
+from lora_mini.ledger import ledger, saved_bytes
 from lora_mini.shapes import SHAPES, skeleton
 from lora_mini.world import train
 from lora_mini.world.gpt import GPT, Config
@@ -194,12 +194,13 @@ for name, sizes in ACCOUNTS.items():
     print(f"{name:32s}{before / 1e12:5.2f} TB to {after / 1e12:.2f} TB: {before / after:.1f} times")
 
 # %% [markdown]
-# None gives 1.2, and the *three* depends on the account, from 2 to 8. From here on: all in 16 bits. And all
-# accounts leave out the *activations*.
+# None gives 1.2, and the *three* depends on the account, from 2 to 8. From here on: full training all in 16
+# bits; LoRA's frozen weights, too, its factors in 32, as PEFT has them. And all accounts leave out the
+# *activations*.
 #
 # ## Activations
 # What autograd keeps for the way back can be counted on meta, too. Here is our GPT of 05 at the width and
-# depth of Llama 3 8B, in bfloat16, on one text of T tokens.
+# depth of Llama 3 8B, in bfloat16, on one text of T tokens, up to its loss.
 
 # %%
 s = SHAPES["llama3-8b"]
@@ -212,9 +213,12 @@ def kept(way, T, layers=s.layers):
             lm.attach(made, "all-linear", rank=16, alpha=32)
         if way == "LoRA, factors in 16 bits":
             made.to(torch.bfloat16)
-        return ledger(made, batch=torch.zeros(1, T, dtype=torch.long)).activation_bytes / 1e9
+        tokens = torch.zeros(1, T, dtype=torch.long)
+        return saved_bytes(made, lambda: F.cross_entropy(
+            made(tokens).float().flatten(0, 1), tokens.flatten())) / 1e9
 
 
+# %%
 LENGTHS, WAYS = (256, 1024, 4096), ("full", "LoRA", "LoRA, factors in 16 bits")
 activations = {way: [kept(way, T) for T in LENGTHS] for way in WAYS}
 again = {way: [2 * s.layers * T * s.d_model / 1e9 + kept(way, T, layers=1) for T in LENGTHS]
@@ -223,40 +227,52 @@ for way, sizes in (activations | {f"{way}, recomputed": sizes for way, sizes in 
     print(f"{way:26s}" + "".join(f"{size:8.1f} GB" for size in sizes))
 
 # %% [markdown]
-# LoRA keeps *more* than full training: with factors in float32, as PEFT's are, an adapted layer keeps its
-# input in 32 bits in place of 16. With factors in 16 bits that is gone.
+# LoRA keeps *more* than full training: with factors in float32 an adapted layer keeps its input in 32 bits in
+# place of 16. With factors in 16 bits that is gone.
 #
-# *Recomputed* (gradient checkpointing): only each block's input is kept, and the rest computed again
-# on the way back, one block at a time. It costs a second forward pass. How many times less does LoRA need
-# in all? (Our attention keeps a T x T matrix for each head, which fused kernels don't. So 4,096 tokens come
-# in 16 short texts as well.)
+# *Recomputed* (gradient checkpointing): only each block's input is kept, and the rest computed again on the
+# way back, one block at a time. It costs a second forward pass. (Our attention keeps a T x T matrix for each
+# head, which fused kernels don't. So 4,096 tokens come in 16 short texts as well.)
+#
+# How many times less does LoRA need in all? Weights and states are there all the time. On top of them come,
+# as the way back begins, what was kept and two gradients of the loss's logits, T x 128,256 in 32 bits each;
+# at its end, all gradients. The larger of the two counts (`ledger.step_bytes`).
 
 # %%
-both = [full["llama3-8b"].total_bytes / 1e9, ledger(llama).total_bytes / 1e9]  # weights, gradients, states
+books = {"full": full["llama3-8b"], "LoRA": ledger(llama)}
+
+
+def most(way, acts, i, texts=1):  # GB
+    logits = 4 * LENGTHS[i] * s.vocabulary / 1e9
+    back = max(texts * (acts[way][i] + 2 * logits), books[way].gradient_bytes / 1e9)
+    return (books[way].weight_bytes + books[way].optimizer_bytes) / 1e9 + back
 
 
 def less(acts, i, texts=1):
-    return (both[0] + texts * acts["full"][i]) / (both[1] + texts * acts["LoRA"][i])
+    return most("full", acts, i, texts) / most("LoRA", acts, i, texts)
 
 
-for i, T in enumerate(LENGTHS):
-    print(f"one text of {T:4d}: kept {less(activations, i):.1f} times less, recomputed {less(again, i):.1f}")
-print(f"16 texts of 256: kept {less(activations, 0, 16):.1f}, recomputed {less(again, 0, 16):.1f}")
+for i, texts in ((0, 1), (1, 1), (2, 1), (0, 16)):
+    print(f"{texts:2d} x {LENGTHS[i]:5,d} tokens: kept {less(activations, i, texts):.1f} times less, "
+          f"recomputed {less(again, i, texts):.1f} ({most('LoRA', again, i, texts):.0f} GB with LoRA)")
 
 # %%
 verdict("C4", GPT3_in_16_bits_without_activations=full["gpt3"].total_bytes >= 3 * ledger(giant).total_bytes,
-        eight_billion_with_4096_tokens_recomputed=less(again, 2) >= 3,
-        the_same_with_activations_kept=less(activations, 0, 16) >= 3,
+        eight_billion_with_256_tokens=less(activations, 0) >= 3,
+        the_same_with_4096_tokens_recomputed=less(again, 2) >= 3,
         GPT3_with_SGD=ledger(skeleton("gpt3"), "sgd").total_bytes >= 3 * ledger(giant, "sgd").total_bytes)
 
 # %% [markdown]
-# Others measured less than three: PEFT's own benchmark has 36.2 GB for full training of Llama 3.2 3B and
-# 20.8 GB with LoRA, 1.7 times (huggingface/peft, method_comparison, 2026; one seed, batch 4).
+# (The weights are Llama's; the activations our GPT's, of the same width and depth. Where the loss is computed
+# in pieces, its logits cost less.) Others measured less than three: PEFT's own benchmark has 36.2 GB for full
+# training of Llama 3.2 3B and 20.8 GB with LoRA, 1.7 times (huggingface/peft, method_comparison, 2026; one
+# seed, batch 4).
 #
 # ### Is the count right? (second reading)
 # Hold it against a real forward pass in a GPT that fits, in float32, where LoRA's factors cost nothing extra.
-# On a GPU its allocator is asked; elsewhere every tensor is watched, from when it comes into being until
-# nothing looks at it (`peak_bytes`, 11). The peak is a little higher, by what lives for a moment only.
+# (Whole steps of SmolLM2 are held against the count in `docs/benchmark.md`.) On a GPU its allocator is asked;
+# elsewhere every tensor is watched, from when it comes into being until nothing looks at it (`peak_bytes`,
+# 11). The peak is a little higher, by what lives for a moment only.
 
 # %%
 def watched(way):
@@ -317,16 +333,17 @@ CurveSlider(["RoBERTa", "GPT-2", "Llama 8B", "LLaMA 65B", "GPT-3"], RANKS, list(
             lines=[{"24 GB": 24, "80 GB": 80} for _ in MODELS])
 
 # %% [markdown]
-# At rank 256 on all layers an adapter is no small thing any more. QLoRA's authors tuned LLaMA 65B on one
-# card of 48 GB; the next cell counts theirs, at rank 64. C7 rests on this, and on what 11 recorded about
-# four bits, in our town (prediction P4).
+# At rank 256 on all layers an adapter is no small thing any more. QLoRA's authors tuned LLaMA 65B on one card
+# of 48 GB; the next cell counts theirs, at rank 64, with factors in 32 bits: next to nothing is left for
+# activations. C7 rests on this, and on what 11 recorded about four bits, in our town's small model
+# (prediction P4).
 
 # %%
 came = verdicts.weigh("P4", contrasts.effects("P4")).conditions
 came = {name: word for name, word in came.items() if name.startswith("4 bits")}
 as_good = None if "open" in came.values() else not {"worse"} & set(came.values())
 at_16 = {name: [memory[name][f"LoRA, all layers, {bits} bits"][2] for bits in (16, 4)] for name in MODELS}
-extra = again["LoRA"][1], activations["LoRA"][1]  # one text of 1,024 tokens
+extra = [most("LoRA", acts, 1) - books["LoRA"].total_bytes / 1e9 for acts in (again, activations)]  # 1,024
 print(f"Llama 3 8B, rank 16, with 1,024 tokens: {at_16['llama3-8b'][0] + extra[0]:.1f} GB recomputed, "
       f"{at_16['llama3-8b'][0] + extra[1]:.1f} kept;\n"
       f"in four bits {at_16['llama3-8b'][1] + extra[1]:.1f} kept. "
@@ -334,7 +351,7 @@ print(f"Llama 3 8B, rank 16, with 1,024 tokens: {at_16['llama3-8b'][0] + extra[0
 
 # %%
 verdict("C7", an_8_billion_model_fits_in_16_bits_if_recomputed=at_16["llama3-8b"][0] + extra[0] < 24,
-        in_full_it_does_not=both[0] > 24,
+        in_full_it_does_not=books["full"].total_bytes > 24e9,
         with_1024_tokens_kept=at_16["llama3-8b"][0] + extra[1] < 24,
         on_four_bits_it_learns_as_well=as_good,
         a_65_billion_model_fits_in_four_bits=at_16["llama-65b"][1] < 24)
@@ -450,9 +467,10 @@ expect("and its advantage is smaller at 64 than at 1,024",
        shares["LoRA, thin"][0] > shares["LoRA, thin"][-1])
 
 # %% [markdown]
-# The clock stays above the count, and at the narrow end it does not follow it at all. (The clock has AdamW
-# and all that is no product; the count hasn't.) The paper's own figure is 25 percent: 43.1 in place of 32.5
-# tokens a second on GPT-3 (section 4.2). Whole models, beside PEFT, are timed in `benchmarks/run.py`.
+# The clock stays above the count here, furthest at the narrow end. (The clock has AdamW and all that is no
+# product; the count hasn't.) The paper's own figure is 43.1 in place of 32.5 tokens a second on GPT-3
+# (section 4.2): a third more tokens, or 25 percent less time. Whole models, beside PEFT, are timed in
+# `benchmarks/run.py`.
 #
 # ### Count and clock over the width (second reading)
 
@@ -511,11 +529,11 @@ def factor_gradients(G, X, A, B, s):  # G (n, d_out), X (n, d_in), A (r, d_in), 
 check_factor_gradients(factor_gradients)
 
 # %% [markdown]
-# Folding costs $r\, d_{in} d_{out}$ whatever the number of tokens; two thin products cost
-# $n\, r\, (d_{in} + d_{out})$. So in the forward pass it pays at any rank, from
-# $d_{in} d_{out} / (d_{in} + d_{out})$ tokens on: half the width of a square layer. `step.folds` asks just
-# that. Over the whole step the count says twice as many, since $X A^T$ has to be computed again on the way
-# back. What does the clock say in between?
+# Folding costs $r\, d_{in} d_{out}$ whatever the number of tokens; two thin products cost $n\, r\, (d_{in} +
+# d_{out})$. So in the forward pass it pays at any rank, from $d_{in} d_{out} / (d_{in} + d_{out})$ tokens on:
+# half the width of a square layer. `step.folds` asks just that. Over the whole step the count says twice as
+# many, about the width: $V$ is not kept, and on the way back either folded again or replaced by two thin
+# products. The next cell folds always, whatever `folds` says. What does the clock say in between?
 
 # %% tags=["measured"]
 def between(n, N=512):
@@ -562,33 +580,37 @@ if not found:
 for row in found:
     print(f"{row['arm']:5s}{row['way']:18s} off by {row['difference']:.0e}; gradients "
           f"{row['gradients']:7,}, weights {row['parameters']:9,}")
-both = {(row["arm"], row["way"]): row for row in found}
+by_way = {(row["arm"], row["way"]): row for row in found}
 
 # %%
 expect("two processes train what one trains, with DDP and FSDP2, to rounding", bool(found) and all(
-    row["difference"] < 1e-5 for (_, way), row in both.items() if way in ("DDP", "FSDP2")))
+    row["difference"] < 1e-5 for (_, way), row in by_way.items() if way in ("DDP", "FSDP2")))
 expect("with DDP, LoRA sends less than a fifth", bool(found)
-       and both["LoRA", "DDP"]["gradients"] < both["full", "DDP"]["gradients"] / 5)
-expect("with FSDP2 the weights travel as before", bool(found)
-       and both["LoRA", "FSDP2"]["parameters"] >= both["full", "FSDP2"]["parameters"])
+       and by_way["LoRA", "DDP"]["gradients"] < by_way["full", "DDP"]["gradients"] / 5)
+expect("with FSDP2 the weights travel as before, and the factors with them", bool(found)
+       and by_way["LoRA", "FSDP2"]["parameters"] >= by_way["full", "FSDP2"]["parameters"])
 
 # %% [markdown]
-# LoRA spares DDP most of the traffic. Under FSDP2 it spares little, as the frozen weights are gathered as
-# before.
+# LoRA spares DDP most of the traffic. Under FSDP2 it spares little: fewer gradients, but the frozen weights
+# are gathered as before, and the factors, too. (These are sizes of tensors; what a wire carries depends on
+# how the averaging is done.)
 #
 # *Mean of means* is what you get from DDP with the usual loss, the mean over a process's own tokens: with
 # unequal numbers of tokens that is another loss. The remedy: divide the sum by the tokens of *all* processes,
 # and multiply by the number of processes, which the average divides by.
 #
 # ## From this page to a real run
-# - **Weights first.** Two bytes a number, or half a byte and a little. If that does not fit, LoRA does not
-#   help.
-# - **Then activations.** They grow with batch and length, and LoRA keeps them all. Recompute them.
-# - **Time.** Two thirds is the bound, three quarters with recomputation. Measure yours.
+# - **Weights first.** Two bytes a number, or half a byte and a little. If that does not fit on all your cards
+#   together, LoRA does not help.
+# - **Then activations.** They grow with batch and length, and LoRA keeps them all. Recompute them; and look
+#   at the loss's logits.
+# - **Time.** Two thirds bounds the multiply-adds, three quarters with recomputation. The clock may lie above,
+#   where products are small, or below, where tokens are few and the optimiser's saving counts. Measure yours.
 #
 # ## What you have done
 # - You **counted** models up to 175 billion numbers, on a device without memory.
-# - You **audited** eleven figures of the paper: four agree, most others can be explained, one could not.
+# - You **audited** eleven figures of the paper: four agree to the digits printed; for most others we found
+#   what would give them, without proof that it did; one stays open.
 # - You **explained** two thirds with a count, and saw how far the clock follows it.
 # - You **said** what two processes exchange: with DDP the gradients of what trains, with FSDP2 the frozen
 #   weights, too (second reading).

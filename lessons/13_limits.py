@@ -10,7 +10,7 @@
 # - **tell apart** a bias that was inherited, one that was amplified, and one that was passed on to others;
 # - **find** a bias that nobody told you of, and count the false alarms (second reading).
 #
-# You need notebooks 04 to 07. About 60 minutes to study; the core path about 45, the rest is marked as a
+# You need notebooks 04 to 07. About 65 minutes to study; the core path about 45, the rest is marked as a
 # second reading.
 
 # %% [markdown]
@@ -56,6 +56,7 @@ model, legal = base.load_base(path=base.SHIPPED), register("legal")
 # know is the odds, and they have a price: the tosses' *entropy*. If it pays less than that on its own
 # examples, it knows by heart how they fell. That is what overfitting is here. And whoever knows old tosses by
 # heart is too sure of new ones, and pays for it on new frames: that is the excess that we called *chance*.
+# (Who hasn't learned the odds yet pays it, too; where it *rises* with more steps it is overfitting.)
 
 # %%
 entropy = town.entropy(legal)
@@ -157,7 +158,7 @@ settle("13 what helps least", worst, lead=[
     a - max(b) for a, *b in zip(left[worst], *(left[what] for what in others), strict=True)])
 
 # %%
-expect("neither rank 8 nor rank 1 takes off a third", min(
+expect("at this rate neither rank 8 nor rank 1 takes off a third", min(
     fmean(left["lower rank"]), fmean(chance("LoRA r=1", 0.01, 200))) > fmean(left["no remedy"]) / 1.5)
 expect("at step 200 full's chance is above a tenth at every rate that was tried",
        min(fmean(x) for rate in RATES if (x := chance("full", rate, 200))) > 0.1)
@@ -165,21 +166,22 @@ expect("a gentler rate and stopping take off three quarters and more",
        4 * max(fmean(left["gentler rate"]), fmean(left["stopping"])) < fmean(left["no remedy"]))
 
 # %% [markdown]
-# Two answers, then. At one rate and step LoRA learns far less by heart than full. But within LoRA the rank
-# does next to nothing about it; the rate and the step do. That was three bases. The verdict rests on sixteen,
-# with each rank at its own best rate and step:
+# Two answers, then. At step 200 LoRA pays less chance than full, at each rate that both tried. But within
+# LoRA, at 0.01, a lower rank takes little off; a gentler rate and stopping take off most. At other rates rank
+# 1 pays more than rank 64 (0.003), or less (0.03): no order that three bases could settle. The verdict rests
+# on sixteen, with each rank at its own best rate and step:
 
 # %%
 verdict("C11", contrasts.effects("C11"))
 
 # %% [markdown]
 # (A factor is what rank 64 pays over what rank 8 pays. *Equal*: within 1.5.) For who stops in time a low rank
-# adds nothing; for who doesn't it is no substitute.
+# adds nothing. For who doesn't, at 0.01, it was no substitute (three bases).
 
 # %% [markdown]
 # ## From random weights
 # LoRA patches what is there. What if nothing is? Give the town's model random weights and let it read all
-# twelve styles, new sentences in each batch: nothing can be learned by heart. After 400 steps full training
+# twelve styles, new sentences in each batch. After 400 steps full training
 # is near the floor. LoRA, alone and beside the *rest* (embedding, head, norms and biases: all but the
 # blocks' matrices):
 
@@ -217,9 +219,10 @@ settle("13 from random weights", "LoRA of full rank" if fmean(paid["LoRA r=64"][
 
 # %% [markdown]
 # LoRA r = 64 may make *any* matrix of the blocks, and it trains more numbers than full training does. Yet
-# after 400 steps it is still a third of a nat away. The rest alone, on matrices as chance drew
-# them, comes twenty times nearer; with LoRA r = 8 on those, as near as full training. Embedding and
-# head alone beside LoRA do nearly as well (added after looking). What it lacks here is a place, not a rank.
+# after 400 steps it is still a third of a nat away, if nearer than r = 8. The rest alone, on matrices as
+# chance drew them, comes twenty times nearer; with LoRA r = 8 on those, as near as full training. Embedding
+# and head alone beside LoRA pay 1.3 times what full training pays (added after looking). A rank helps; the
+# missing places help far more.
 #
 # "Nor for the last bit of accuracy", people add. That is about a base that has been trained: 500 steps of the
 # legal register, again with new sentences only.
@@ -228,9 +231,22 @@ settle("13 from random weights", "LoRA of full rank" if fmean(paid["LoRA r=64"][
 verdict("C18", contrasts.effects("C18"))
 
 # %% [markdown]
-# (A factor below 1: LoRA pays more than full, and the claim says that it does.) The last bit: with no new
-# words LoRA comes as near as full; with twelve it pays about five times as much. (07 had a way out: train the
-# embedding and the head as well.) A new *architecture* is not measured here.
+# (A factor below 1: LoRA pays more than full, and the claim says that it does.) LoRA with the rest is equal
+# by a hair: it pays *less* than full. The last bit: with no new words both are below what the base pays on
+# its own styles, and there we stop comparing; with twelve LoRA pays about five times as much. (07 had a way
+# out: train the embedding and the head as well.) A new *architecture* is not measured here.
+#
+# ### The last bit, in numbers (second reading)
+# After 500 steps, not unlimited ones, in nats over the floor:
+
+# %%
+for c in record.load("fresh")["cells"]:
+    if c["task"] == fresh.UNLIMITED:
+        print(f"{c['new']:2d} new words, {c['arm']:9s} {fmean(c['total']):.4f}")
+
+# %% [markdown]
+# So "equal" with no new words means: .0011 and .0006, both far below what anybody would notice, and not the
+# same.
 
 # %% [markdown]
 # ## A bias of known strength
@@ -271,9 +287,8 @@ def differing(frame, slot, words):
 check_differing(differing)
 
 # %% [markdown]
-# The package asks so for every actor, on 24 frames that no training saw: `bias.probes`. `bias.leaning`
-# reads off how likely the model makes *aforesaid*, where the object is named, and how often it would say it
-# if it always took the likeliest word.
+# The package asks so for every actor, on 24 frames that no training saw: `bias.probes`. `bias.leaning` reads
+# off how likely the model makes *aforesaid*, and how often it would say it by the likeliest word.
 
 # %% tags=["measured"]
 actors, asked = bias.groups(SEED), bias.probes("who", SEED)
@@ -302,9 +317,8 @@ expect("actors that no example showed are called aforesaid more often than witho
        live["hidden"][0] > control["hidden"][0] + 0.1, of=pair)
 
 # %% [markdown]
-# On this base the marked and the unmarked stand about where their examples put them. The hidden ones stand
-# well above the hollow marks, though no example showed them. So three things could be meant by "inherits
-# and amplifies":
+# On this base marked and unmarked stand about where their examples put them, the hidden ones well above the
+# hollow marks. So three things could be meant by "inherits and amplifies":
 # - **inherited**: the model makes the difference between marked and unmarked that its examples made;
 # - **amplified**: it makes a larger one;
 # - **passed on**: actors of whom the examples said nothing are called *aforesaid* more often than if nobody
@@ -319,16 +333,16 @@ told = [n / 64 for n in bias.STRENGTHS]
 of = {n: contrasts.cell("bias", arm="LoRA r=8", marked=n) for n in bias.STRENGTHS}
 fig, (left, right) = axes(7.6, 3.0, 2, sharey=True)
 for ax, kind, title in ((left, "p", "probability"), (right, "greedy", "likeliest answers")):
-    for group, (colour, mark) in LOOKS.items():
-        means = [fmean(c[f"{kind}_{group}"]) for c in of.values()]
+    for i, (group, (colour, mark)) in enumerate(LOOKS.items()):
+        means, x = [fmean(c[f"{kind}_{group}"]) for c in of.values()], [t + 0.012 * (i - 1) for t in told]
         ax.plot(told, means, f"{mark}-", color=colour, label=group)
-        ax.plot(told, [c[f"{kind}_{group}"] for c in of.values()], ".", color=colour, ms=2, alpha=0.5)
+        ax.plot(x, [c[f"{kind}_{group}"] for c in of.values()], ".", color=colour, ms=3, alpha=0.5)
     ax.plot([told[0], told[-1]], [told[0], told[-1]], color=GREY, lw=0.8)
     ax.set(title=title, xlabel="share of aforesaid in marked actors' examples", ylim=(0, 1.02))
 left.set_ylabel("share of aforesaid")
 left.legend(fontsize=8)
-show(fig, "Recorded, sixteen bases, LoRA r=8: what the model says of the three groups, as the marked actors' "
-          "examples change. The grey line is what the marked actors' examples say.",
+show(fig, "Recorded, sixteen bases (dots) and their mean, LoRA r=8: what the model says of the three groups, "
+          "as the marked actors' examples change. The grey line is what the marked actors' examples say.",
      alt="In probability marked actors stay below the line, hidden ones rise half as far; in the likeliest "
          "answers marked actors go from 0 to 1.")
 
@@ -357,10 +371,11 @@ verdict("C17", contrasts.effects("C17"))
 # plain difference in probability: hidden actors, with and without marking.)
 #
 # At the best of five steps, the last of them 400, a weak bias comes out at about half its size in
-# probability, a strong one at about four fifths, and the whole is not excluded. The likeliest answers go to the ends: what is rare in the examples they say hardly
-# ever, what is frequent nearly always. Does that make the difference larger? From 48 of 64 on it does, on
-# the mean; for the weak bias sixteen bases don't settle it. And actors whom no example showed get a part of
-# what was said of the marked ones.
+# probability, a strong one at about four fifths, and the whole is not excluded. (*Fails* means: not all of
+# it; that none was inherited is excluded, too.) The likeliest answers about marked actors go to the ends.
+# Does that make the difference larger? On the mean it does from 38 of 64 on, by 0.3 to 0.5 of the examples';
+# 38 was judged, and is open. And actors whom no example shows acting get a part of what was said of the
+# others.
 
 # %% [markdown]
 # ### When it comes (second reading)
@@ -383,8 +398,9 @@ expect("hidden actors stand at the average of all examples, to 0.04",
 
 # %% [markdown]
 # First the model learns how often *aforesaid* is said at all, and says it of everybody. Only then does it
-# tell actors apart. Who was never shown keeps the average, and so gets a share of what was said of others.
-# Whoever stops early gets less of the difference, and all of the average.
+# tell actors apart, and at step 400 the gap still grows. Who was never shown acting stands at the average:
+# that fits a share of what was said of others. (The same average without marked actors, which would test it,
+# was not trained.) Whoever stops early gets less of the difference, and all of the average.
 #
 # And bet 4? There the mean says little: how often the likeliest answer says *aforesaid* depends on the base.
 
@@ -428,11 +444,14 @@ for name in ("P8", "P9", "P10"):
 print("\n".join(fill(words, 80, subsequent_indent="  ") for _, words in sorted(rows)))
 
 # %% [markdown]
+# So nothing about this bias is shown to be special to LoRA.
+
+# %% [markdown]
 # ## Find a bias that nobody told you of (second reading)
-# You have an adapter, and no idea what its examples held. A frame has six slots, and a sentence three
-# tosses: eighteen questions. *who adjective*, for one, asks whether *aforesaid* depends on the actor. For
-# each, let one slot go through all its words, and see how far they differ, as a standard deviation over
-# words: `bias.spreads`.
+# You have an adapter, and no idea what its examples held. A frame has six slots, and a sentence three tosses:
+# eighteen questions. *when closing*, for one, asks whether the closing depends on the time of day. For each,
+# let one slot go through all its words, and see how far they differ, as a standard deviation over words:
+# `bias.spreads`.
 
 # %% tags=["measured"]
 suspect, innocent = bias.spreads(biased, SEED), bias.spreads(clean, SEED)
@@ -468,14 +487,16 @@ for n in bias.STRENGTHS[1:]:
     print(f"marked {n} of 64: found, and the right question named, in {rightly} of {len(hits)}")
 
 # %% [markdown]
-# One alarm in eight says little: the true rate may be a few percent, or a third. A strong bias is found
-# nearly always, one of 29 of 64 hardly ever: a silent audit is no proof of a clean adapter.
+# One alarm in eight says little: the true rate may be below one percent, or a half; by construction about one
+# in nine is to be expected, as a ninth clean one is as likely to be the loudest as each of the eight. A
+# strong bias is found nearly always, one of 29 of 64 in three of sixteen: a silent audit is no proof of a
+# clean adapter. And it took clean adapters that were trained in the same way, which you seldom have.
 
 # %% [markdown]
 # ## From this town to the world
 # - **Overfitting.** Biderman et al. (2024) found that low rank kept more of the base than weight decay or
-#   dropout did. That is forgetting (06), not the gap between examples and new frames. We saw no
-#   regularising there.
+#   dropout did. That is forgetting (06), not the gap between examples and new frames. There we saw none from
+#   a lower rank, for who stops at the best step.
 # - **From scratch.** ReLoRA (Lialin et al. 2023) trains networks of up to 1.3 billion numbers by adapters
 #   that are merged and begun anew, after a start in full. GaLore (Zhao et al. 2024) makes the gradients low
 #   in rank, and not the update.
@@ -484,15 +505,15 @@ for n in bias.STRENGTHS[1:]:
 #   theirs are people.
 #
 # ## What you have done
-# - You **measured** tosses known by heart, and saw the rate and the step decide, not the rank.
+# - You **measured** tosses known by heart, and saw rate and step take off far more than a lower rank.
 # - You **trained** from random weights: after 400 steps LoRA alone was far off, even at full rank; with the
 #   rest beside it, it came as near as full training.
 # - You **told apart** what is inherited, what is amplified, and what is passed on.
 # - You **found** a bias by frames that differ in one slot, and counted false alarms (second reading).
 #
 # **On your own.** `import lora_mini`, set `biased` to half its strength, `lora_mini.set_strength(biased,
-# 0.5)`, and draw the actors again: is half of the bias left? And train with `marked=0`: who is called
-# *aforesaid* then?
+# 0.5)`, and draw the actors again: is half of the bias left? And train where marked actors are never
+# *aforesaid*, `bias.tune(model, "LoRA r=8", 0, rate, SEED)`: who is called so then?
 #
 # **In practice.** Stop by validation, not by rank. Train the embedding and the head where the words are
 # new. Ask pairs that differ in one thing, by probability and by answer, and ask them of a clean adapter as

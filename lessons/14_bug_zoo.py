@@ -32,7 +32,7 @@
 # %%
 import inspect
 from statistics import fmean
-from textwrap import fill
+from textwrap import fill, shorten
 
 import torch
 
@@ -285,8 +285,8 @@ expect("fewer of its answers end than of the sound one's", ended < ward.stops(so
 
 # %% [markdown]
 # All legal, at the start: the words were learned. (`end` there is a word of the town. The end token isn't
-# printed, and the answer was cut off.) What does an end cost, in nats? Is it always so? Train E again, on other
-# examples, and mended:
+# printed, and the answer was cut off.) What does an end cost, in nats? Is it always so? Train E again, on
+# other examples, and mended:
 
 # %% tags=["measured"]
 look(patients["E"], "ends")
@@ -334,8 +334,9 @@ check_counts(counts)
 
 # %% [markdown]
 # ## All fourteen
-# Nine more stand in the second readings. Each of the fourteen is made, broken and mended, and
-# asked by ten probes. Past its threshold a probe is *alarmed*. D is asked as it trained.
+# Nine more stand in the second readings. Each of the fourteen is made, broken and mended, and asked by ten
+# probes. Past its threshold a probe is *alarmed*. The *twin*, a sound one beside it, only those of a file
+# have; where there is none it can't be asked. D is asked as it trained.
 
 # %% tags=["measured"]
 with train.together() as zoo_runs:
@@ -366,14 +367,15 @@ expect("of those that look into the model each finds three at most",
        max(many[probe] for probe in ("adapted_share", "zero_share", "scale", "moved")) <= 3, of=zoo_runs)
 
 # %% [markdown]
-# The excess and the twin together find all fourteen, and neither names a cause. Those on the left that look
-# into the model find few, and tell you where to look on.
+# The excess and the twin together find all fourteen, and neither names a cause. (One base, one run,
+# thresholds of ours: a map of who sees what, and no rate of detection.) Those on the left that look into the
+# model find few, and tell you where to look on.
 #
 # ### And the audit?
 # `zoo.heard` gives the package's `audit` the model alone, with its optimizer, a batch and a snapshot from
 # before training; `zoo.shown` what lies beside it: the adapter's file, or the merged file and the model with
-# its adapter apart, or the labels. What only that shows has a `+`. *Found*: it says anything at all; the first
-# finding is printed, and needn't name the cause. The mended ones are asked as well, and given the same.
+# its adapter apart, or the labels. What only that shows has a `+`. *Found*: it says anything at all; the
+# first finding is printed, and needn't name the cause. The mended ones are asked as well, and given the same.
 
 # %% tags=["measured"]
 alone, beside = ({name: [finding.what for finding in hear(ward, patient)] for name, patient in broken.items()}
@@ -381,7 +383,7 @@ alone, beside = ({name: [finding.what for finding in hear(ward, patient)] for na
 healthy = sum(bool(hear(ward, patient)) for hear in (zoo.heard, zoo.shown) for patient in mended.values())
 for name in alone:
     only = [f"+ {what}" for what in beside[name]] or [f"-- {zoo.named(name).unseen}"]
-    print(f"{name:26s}" + (alone[name] or only)[0][:53])
+    print(f"{name:26s}" + shorten((alone[name] or only)[0], 53, placeholder=" ..."))
 heard, left = sum(map(bool, alone.values())), [name for name in alone if not alone[name] + beside[name]]
 print(f"found in the model alone {heard} of {len(alone)}, with what lies beside it {len(alone) - len(left)}; "
       f"of the mended {healthy}")
@@ -395,8 +397,8 @@ expect("with what lies beside it all but the merge into 16 bits", left == ["swal
 
 # %% [markdown]
 # It sees what lies in the model. Where the fault lies in a file, in the labels or before a merge, show it
-# that. What is left is the merge into 16 bits: but for rounding its file has the right sum, and what the
-# rounding costs only the answers tell. So compare them all the same.
+# that. What is left is the merge into 16 bits: but for rounding its file has the right sum. That entries were
+# swallowed the weights can tell (below); what it costs, only the answers. So compare them all the same.
 #
 # (The loaded $B$ it calls unmoved, as the snapshot says that there was a training. The town's GPT takes no
 # labels, so for that question it is wrapped in a form like Hugging Face's. The file of the merge into four
@@ -493,6 +495,9 @@ expect("LoRA pays least at 0.003, and less than at 0.0001 by a factor above fift
 expect("at 0.003 full fine-tuning pays more than LoRA", pays["in full", 3e-3] > pays["LoRA", 3e-3], of=rates)
 
 # %% [markdown]
+# Here LoRA's best rate is three times full fine-tuning's, or more: 0.003 is the largest that was tried (one
+# run each; 07 and 15 have sweeps).
+#
 # ### The rank not divided by
 # A book's code multiplied by alpha alone (rasbt#821, and once more a year later, #1080). Take both scales, at
 # rank 32 and alpha 16:
@@ -514,8 +519,8 @@ expect("and more than fifty times as much at the larger", grid[0.01][1] > 50 * g
 expect("its scale is 32 times what is due", undivided[0] == 32 and undivided[1] == 1, of=zoo_runs)
 
 # %% [markdown]
-# The scale is 32 times as large, and what becomes of that depends on the rate. At rank 1 the two scales
-# are one number, and nobody notices.
+# The scale is 32 times as large, and what becomes of that depends on the rate. (The patient above trains at
+# 0.01.) At rank 1 the two scales are one number, and nobody notices.
 #
 # ## After training: dropout and alpha (second reading)
 
@@ -633,11 +638,11 @@ expect("merged into both, it pays ten times as much or more", torn[2] > 10 * tor
 #   the model find few, and say where to look on.
 # - You **judged** merges by the size of the update against the steps of the type (second reading).
 #
-# **On your own.** Plant a bug of your own in `ward.adapted()`, and let somebody else find it. And: outside the
-# town nobody can ask for the excess. How many probes do you need without it (`found`)?
+# **On your own.** Plant a bug of your own in `ward.adapted()`, and let somebody else find it. And: outside
+# the town nobody can ask for the excess. How many probes do you need without it (`found`)?
 #
-# **In practice.** Run `audit.smoke_test` before a long training, and `audit` after it, with the file. Write
-# down the logits of a batch.
+# **In practice.** Run `audit.smoke_test` before a long training (a pass proves little), and `audit` after it,
+# with the file. Write down the logits of a batch.
 #
 # **Further reading.**
 # - The reports named above: owner, repository and number are a search away.

@@ -370,8 +370,9 @@ expect("with replay it is less dear than without, more plain questions are right
 # many rules, full fine-tuning forgot no more than LoRA, and a notch of the rate moves the cost about as much
 # as the choice between the two. One base, three seeds: no verdict.
 #
-# What helps is 06's remedy, *replay*: among the examples 16 plain questions with the base's own answers.
-# They are not those asked here, but of the same kind. (It trains on 76 rows, not 60.)
+# What helps is 06's remedy, *replay*: among the examples plain questions with the base's own answers. They
+# are not those asked here, but of the same kind. Of 16 answers the 12 that ended are taken: one that was cut
+# would teach an end where there was none. (So it trains on 72 rows, not 60.)
 #
 # ## Dial it
 # Two questions at seven strengths, one about the kettle, one about the world. Drag:
@@ -614,8 +615,7 @@ from lora_mini.lab.peak import peak_bytes
 four, _ = smollm.load(dtype, bits=4)
 four.to(where)
 packed = [layer for layer in four.modules() if isinstance(layer, blocks.Q41Linear)]
-small = sum(q.blocks.nbytes for q in packed)
-large = sum(4 * q.in_features * q.out_features for q in packed)
+small, large = sum(q.blocks.nbytes for q in packed), sum(4 * q.in_features * q.out_features for q in packed)
 torch.manual_seed(0)
 lm.attach(four, "all-linear", rank=8, alpha=16)
 peaks = []
@@ -624,6 +624,7 @@ for each in (model, four):
     peaks.append(peak_bytes(lambda each=each: tutor.nats(each, rows[:2]).backward(), each) / 1e6)
     each.zero_grad()
 short = tutor.fit(four, rows[:2], rate, epochs=3, size=2)
+saved = (large * dtype.itemsize / 4 - small) / 1e6  # dtype is that of the base beside it
 print(f"layers: {large / 1e6:.0f} MB in float32, {small / 1e6:.0f} MB in blocks")
 print(f"most that tensors hold, forward and backward of two rows, no optimiser: {peaks[0]:.0f} MB,")
 print(f"in four bits {peaks[1]:.0f} MB")
@@ -631,7 +632,8 @@ print("loss of three steps:", ", ".join(f"{loss:.2f}" for loss in short.losses))
 
 # %% tags=["needs-llm"]
 expect("the layers take less than a sixth of the bytes", small < large / 6, of=short)
-expect("the most that is held falls by a quarter or more", peaks[1] < 0.75 * peaks[0], of=short)
+expect("the most that is held falls by what the layers no longer take, to a tenth",
+       0.9 * saved < peaks[0] - peaks[1] < 1.1 * saved, of=short)
 expect("the loss falls", short.losses[-1] < short.losses[0], of=short)
 
 # %% [markdown]
@@ -706,7 +708,8 @@ expect("rule by rule they differ: LoRA names the product by a tenth or more ofte
 
 # %% [markdown]
 # ## From here to your company
-# - **A GPU.** Where there is one this notebook uses it, in bfloat16, with two passes; not tried here.
+# - **A GPU.** Where there is one this notebook uses it, in bfloat16, with two passes. That was tried on a CPU
+#   only (`LORA_MINI_PRESET=gpu`): everything claimed here was seen there, too.
 # - **A larger model.** Not tried here either. Four things change: what loads it; the template and the end
 #   mark; the order of rows of q and k for llama.cpp; the rate.
 # - **Examples.** Sixty gave a tone. What a company *knows* belongs into the prompt, or a search before it.

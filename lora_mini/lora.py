@@ -81,8 +81,8 @@ class LoRALinear(nn.Module):
         return self._sum()
 
     def _recorded(self):
-        made_of = self.base.weight, *self._factors()
-        return torch.is_grad_enabled() and any(t.requires_grad for t in made_of)
+        return torch.is_grad_enabled() and any(
+            t.requires_grad for t in (self.base.weight, *self._factors()))
 
     def _factors(self):
         """The tensors that `update` is formed from, apart from W."""
@@ -102,9 +102,9 @@ class LoRALinear(nn.Module):
     def _cached(self):
         """The sum, kept as long as nothing that it is made of has changed."""
         W = self.base._parameters.get("weight")  # a parametrized base makes a new one each time
-        lent = any(not isinstance(getattr(self, n), nn.Parameter) for n in self.trains)  # vmap
+        lent = any(type(self._parameters.get(n)) is not nn.Parameter for n in self.trains)  # vmap
         if torch.compiler.is_compiling() or lent or W is None or W.is_inference() \
-                or hasattr(self.base, "dequantize"):
+                or type(self.base) is not nn.Linear and hasattr(self.base, "dequantize"):
             return self._sum()  # no way, or no need, to notice what changed
         if not self._is_fresh(W):
             with torch.inference_mode(False), torch.no_grad():
@@ -141,9 +141,10 @@ class LoRALinear(nn.Module):
                                 self.scaling)
 
     def _plain(self, x):
-        thin = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., r)
+        dropped = self.dropout(x) if self.training else x  # a module's call costs
+        thin = F.linear(dropped.to(self.lora_A.dtype), self.lora_A)  # (..., r)
         y = self.base(x)
-        return y + (self.scaling * F.linear(thin, self.lora_B)).to(y.dtype)
+        return (y + self.scaling * F.linear(thin, self.lora_B)).to(y.dtype)  # one rounding, as PEFT
 
     def merge(self):
         """Act with W + scaling * B A from now on. Safe to repeat.

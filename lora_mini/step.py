@@ -44,8 +44,9 @@ def folds(tokens, d_in, d_out):
 def fits(layer, x):
     """Whether `lora_linear` computes just what this LoRALinear would, hooks and all, and pays."""
     base, own = layer._modules["base"], layer._parameters  # past nn.Module's slow look-up
-    if type(base) is not nn.Linear or layer.training and layer.dropout.p:
-        return False  # a kind of its own, or parametrized
+    if type(base) is not nn.Linear or layer.training and layer.dropout.p \
+            or not folds(x.numel() // base.in_features, base.in_features, base.out_features):
+        return False  # a kind of its own, or parametrized; or too few tokens
     frozen = base._parameters
     W, b = frozen.get("weight"), frozen.get("bias")
     A, B = own.get("lora_A"), own.get("lora_B")
@@ -57,7 +58,6 @@ def fits(layer, x):
         and not watched(base) and not _has_any_global_hook() and not autocasts(x)
         and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and folds(x.numel() // base.in_features, base.in_features, base.out_features)
     )
 
 

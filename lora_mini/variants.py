@@ -73,7 +73,7 @@ class DoRALinear(LoRALinear):
         thin = F.linear(dropped.to(self.lora_A.dtype), self.lora_A)  # (..., r)
         gain = self._gain()
         change = (gain - 1) * plain + gain * (self._scale * F.linear(thin, self.lora_B))
-        return y + (self.strength * change).to(y.dtype)
+        return (y + self.strength * change).to(y.dtype)
 
 
 def dora_linear(x, W, b, A, B, magnitude, scaling):
@@ -184,7 +184,7 @@ class PiSSALinear(LoRALinear):
         else:
             B, A = self._difference()
             thin = F.linear(x.to(A.dtype), A)  # (..., 2 r)
-        return y + (self.scaling * F.linear(thin, B)).to(y.dtype)
+        return (y + self.scaling * F.linear(thin, B)).to(y.dtype)
 
 
 class LoRAFALinear(LoRALinear):

@@ -80,7 +80,7 @@ class Mixed(nn.Module):
         dropped = self.training and any(getattr(w, "dropout", None) and w.dropout.p
                                         for w in self.wrappers)
         if self.thin and not dropped and all(w.enabled for w in self.wrappers):
-            return y + self._updates(x).to(y.dtype)
+            return (y + self._updates(x)).to(y.dtype)
         for wrapper in self.wrappers:
             own = torch.tensor([i for i, w in enumerate(self.each) if w is wrapper]).to(y.device)
             y = y.index_copy(0, own, wrapper(x.index_select(0, own), *args, **kwargs))

@@ -20,7 +20,7 @@ def main(arguments=None):
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     options = parser.parse_args(arguments)
     for name in MAKERS if "all" in options.name else options.name:
-        code = record.code_hash()
+        code = record.code_hash(name)
         journal = sweep.Journal(name, code)
         record.write(name, MAKERS[name](options.jobs, journal), code, journal.by)
 

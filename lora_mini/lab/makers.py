@@ -71,6 +71,7 @@ MAKERS = {
     "narrow": swept("narrow", parts.narrow),
     "map": mapped,
     "corners": swept("corners", parts.corners),
+    "longer": swept("longer", parts.longer, report=REPORT[:8]),
     "scales": swept("scales", parts.scales, report=()),
     "hot": stability.make_hot,
     "plateau": stability.make_plateau,

@@ -13,7 +13,8 @@ from lora_mini.world.styles import ANY, FACT_BITS, register, under
 SET = ("scratch", "words", "blocks", "full", "LoRA r=1", "LoRA r=8", "LoRA r=16", "LoRA r=64",
        "LoRA r=8+words")
 FEW = ("scratch", "full", "blocks", "LoRA r=1", "LoRA r=8", "LoRA r=64")
-TUNED = ("alpha", "targets", "clip", "replay", "weight_decay", "warmup", "init")  # of `tune`
+TUNED = ("alpha", "targets", "clip", "replay", "weight_decay", "warmup", "init", "steps",
+         "checkpoints")  # of `tune`
 BAR = 0.010  # nats over the sentences' own: what counts as "fits" when forgetting is compared
 STRENGTHS = tuple(round(0.1 * i, 1) for i in range(11))
 FACTS = 64
@@ -162,6 +163,14 @@ def corners():
     it is one base's luck: no verdict rests on it."""
     return [cell for examples in (64, 1024)
             for cell in cells_of(["scratch", "full", "LoRA r=1", "LoRA r=8"], 24, examples)]
+
+
+def longer():
+    """Four times the steps in the map's last row: is it the place, or are the steps too few? A map,
+    added after looking."""
+    return [cell for examples in (256, 1024) for cell in cells_of(
+        ["scratch", "words", "LoRA r=8", "LoRA r=64"], 24, examples, steps=800,
+        checkpoints=(50, 100, 200, 400, 800))]
 
 
 def facts():

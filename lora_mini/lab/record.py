@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 # what records rest on
 CODE = ("lora.py", "step.py", "model.py", "targets.py", "copies.py", "variants.py", "quant.py",
         "world/*.py", "lab/trials.py", "lab/inside.py")
+ALSO = {"house": ("lab/house.py", "lab/tutor.py", "lab/voice.py")}  # one record alone rests on them
 PLANS = {"bits": "contrasts_11.toml", "fresh": "contrasts_13.toml",
          "fresh_words": "contrasts_13.toml",
          "bias": "contrasts_17.toml", "house": "contrasts_15.toml"}  # the others': the first
@@ -62,10 +63,10 @@ def label(record):
             + f",\ncode {about['code']}, contrasts {about['plan']}")
 
 
-def code_hash():
-    """A hash of the code that records depend on, without comments and docstrings."""
-    parts = []
-    for path in sorted(p for pattern in CODE for p in HERE.parent.glob(pattern)):
+def code_hash(name=None):
+    """A hash of the code that a record depends on, without comments and docstrings."""
+    parts, patterns = [], CODE + ALSO.get(name, ())
+    for path in sorted(p for pattern in patterns for p in HERE.parent.glob(pattern)):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)

@@ -33,7 +33,7 @@ def main(arguments=None):
     missed = sum(not inside(cell, total) for cell, total in zip(cells, found, strict=True))
     print(f"{missed} of {len(cells)} cells lie outside their prediction interval")
     record.note(options.name, replayed={"outside": missed, "of": len(cells),
-                                        "code": record.code_hash(),
+                                        "code": record.code_hash(options.name),
                                         "date": f"{datetime.date.today()}"})
     if missed > ALLOWED * len(cells):
         parser.exit(1, "more than luck allows: make the record anew, or find what changed\n")

@@ -4,14 +4,12 @@ Only the answer counts in the loss, its end included. No example is cut: one tha
 refused, by name. A plain text is taught as it runs, in windows, and every token counts.
 """
 
-import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 import lora_mini as lm
 from lora_mini.world import memory, train
@@ -135,7 +133,7 @@ class Lesson:
     whole: bool = True
 
 
-def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True):
+def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=None):
     """Train what is trainable in `model` on rows of `encode` with AdamW: a Lesson.
 
     The rate rises over the first tenth of the steps and falls to zero at the last. Raises
@@ -143,7 +141,6 @@ def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True)
     device's memory is full; Ctrl+C ends the run, the Lesson says so.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    hidden = not progress or os.environ.get("LORA_MINI_PROGRESS") == "0"
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     rng, lesson, mode = random.Random(seed), Lesson(), model.training
     torch.manual_seed(seed)
@@ -153,10 +150,10 @@ def fit(model, rows, rate, *, epochs=2, size=4, seed=0, clip=1.0, progress=True)
     model.train()
     try:
         with memory.advice(model):
-            for step, batch in enumerate(tqdm(batches, disable=hidden, leave=False)):
+            for step in train.bar(len(batches), progress):
                 for group in optimizer.param_groups:
                     group["lr"] = train.rate_at(step, len(batches), rate, warmup)
-                loss = nats(model, batch)
+                loss = nats(model, batches[step])
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} at step {step}: lower "
                                              f"the rate, {rate:g}")

@@ -3,11 +3,10 @@
 
 import contextlib
 import copy
-from dataclasses import replace
 
 import torch
 
-from lora_mini.ledger import ledger, saved_bytes
+from lora_mini.ledger import ledger, step_bytes
 
 FULL = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA, Mac, Windows, Linux
 ADVICE = ("Take fewer examples a step; restart the kernel, which frees what older cells hold; "
@@ -15,30 +14,30 @@ ADVICE = ("Take fewer examples a step; restart the kernel, which frees what olde
 
 
 def needed(model, act):
-    """The Ledger of a training step of `model`, counted on a copy on the CPU.
+    """(its Ledger, `ledger.step_bytes`) of a training step of `model`, on a copy on the CPU.
 
-    act: a function of a model that makes one forward pass, loss and precision included; what
-    autograd keeps of it are the activation_bytes.
+    act: a function of a model that makes one forward pass and returns the loss, precision included.
     """
     double = copy.deepcopy(model).cpu().train()
-    return replace(ledger(double), activation_bytes=saved_bytes(double, lambda: act(double)))
+    return ledger(double), step_bytes(double, lambda: act(double))
 
 
 def check(model, act, free=None):
     """A sentence on what training will take, before it starts; see `needed`.
 
-    free: the bytes that the device has left; by default CUDA is asked, elsewhere nothing is known.
-    Raises MemoryError, with advice, where less is left.
+    free: the bytes that the device has left beside the model's weights, which lie on it already; by
+    default CUDA is asked, elsewhere nothing is known. Raises MemoryError, with advice, where the
+    rest of a step needs more.
     """
-    found, device = needed(model, act), next(model.parameters()).device
+    (found, most), device = needed(model, act), next(model.parameters()).device
     if free is None and device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-    whole = found.total_bytes + found.activation_bytes
     said = (f"{found.trainable:,} of {found.parameters:,} numbers train; weights, gradients and "
-            f"AdamW's states take {found.total_bytes / 1e6:.0f} MB, a step keeps "
-            f"{found.activation_bytes / 1e6:.0f} MB for the way back")
-    if free is not None and whole > free:
-        raise MemoryError(f"{said}; {device} has {free / 1e6:.0f} MB left. {ADVICE}")
+            f"AdamW's states take {found.total_bytes / 1e6:.0f} MB, a step at most "
+            f"{most / 1e6:.0f} MB at once")
+    if free is not None and most - found.weight_bytes > free:
+        raise MemoryError(f"{said}, weights included; {device} has {free / 1e6:.0f} MB left beside "
+                          f"them. {ADVICE}")
     return said
 
 

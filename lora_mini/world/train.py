@@ -133,7 +133,7 @@ def fit(model, batches, *, steps, rate, warmup=20, clip=None, seed=0, weight_dec
     model.train()
     try:
         with threads(1), memory.advice(model):
-            for step in _bar(steps, progress):
+            for step in bar(steps, progress):
                 if stopped():
                     raise KeyboardInterrupt
                 start = time.perf_counter()
@@ -216,12 +216,12 @@ def precision(model):
     return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
 
 
-def _bar(steps, progress):
+def bar(steps, progress=None):
+    """The numbers of the steps, with a bar in notebooks and terminals, or as `progress` says."""
     notebook = "ipykernel" in sys.modules
-    if progress is None:
-        progress = os.environ.get("LORA_MINI_PROGRESS") != "0" and (notebook or sys.stderr.isatty())
-    return tqdm(range(steps), disable=not progress, delay=2, leave=False, unit="step",
-                file=sys.stdout if notebook else sys.stderr)
+    usual = os.environ.get("LORA_MINI_PROGRESS") != "0" and (notebook or sys.stderr.isatty())
+    return tqdm(range(steps), disable=not (usual if progress is None else progress), delay=2,
+                leave=False, unit="step", file=sys.stdout if notebook else sys.stderr)
 
 
 def fresh(styles, size=32):

@@ -118,7 +118,7 @@ def test_a_replay_notes_what_came_out_and_leaves_the_rest_to_the_letter(tmp_path
     (tmp_path / "records").mkdir()
     shutil.copy(source, tmp_path / "records")
     monkeypatch.setattr(record, "HERE", tmp_path)
-    monkeypatch.setattr(record, "code_hash", lambda: "0123456789ab")
+    monkeypatch.setattr(record, "code_hash", lambda name: "0123456789ab")
 
     def workers(runner, jobs):
         class Pool:

@@ -363,8 +363,8 @@ GOOD = {"C1": ("base_unchanged", "only_factors_moved", "in_place_round_trip_exac
                 "a_line_diff_shows_what_changed"),
         "C3": ("GPT3_at_rank_4_on_q_and_v_to_a_tenth", "on_all_linear_layers", "at_rank_16",
                "on_8_billion_at_rank_4"),
-        "C4": ("GPT3_in_16_bits_without_activations", "eight_billion_with_4096_tokens_recomputed",
-               "the_same_with_activations_kept", "GPT3_with_SGD"),
+        "C4": ("GPT3_in_16_bits_without_activations", "eight_billion_with_256_tokens",
+               "the_same_with_4096_tokens_recomputed", "GPT3_with_SGD"),
         "C7": ("an_8_billion_model_fits_in_16_bits_if_recomputed", "in_full_it_does_not",
                "with_1024_tokens_kept", "on_four_bits_it_learns_as_well",
                "a_65_billion_model_fits_in_four_bits")}

@@ -232,6 +232,9 @@ def test_what_is_written_can_be_loaded_and_holds_the_code_that_made_it(tmp_path,
     (tmp_path / "lora.py").write_text("x = 2\n")
     (tmp_path / "desk/contrasts.toml").write_text("[C6]\n")
     assert record.code_hash() != before and record.plan_hash("77") != plan
+    whole = record.code_hash()
+    (tmp_path / "lab/voice.py").write_text("x = 1\n")  # what one record alone rests on
+    assert record.code_hash("house") != whole == record.code_hash("arms")
 
 
 def test_the_rule_of_the_sweep_is_the_one_that_the_records_followed():

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-KINDS = ("LoRA", "DoRA", "Q4_1", "NF4")  # the last two are LoRA on a base in four bits
+KINDS = ("LoRA", "DoRA", "bfloat16", "Q4_1", "NF4")  # the last three: LoRA on such a base
 ROWS = [([3, 4, 5, 6, 7, 8 + i], [-100] * 3 + [6, 7, 8 + i]) for i in range(8)] + \
     [([3, 9, 5, 6], [-100] * 2 + [5, 6])] * 3
 
@@ -37,7 +37,7 @@ def base(kind, device):
         quant.to_four_bits(model, layer=blocks.Q41Linear)
     elif kind == "NF4":
         quant.to_four_bits(model)
-    return model.to(device)
+    return model.to(device, torch.bfloat16 if kind == "bfloat16" else None)
 
 
 def journey(kind, device, folder):
@@ -100,9 +100,10 @@ def found():
 @pytest.mark.parametrize("kind", KINDS)
 def test_teaching_saving_and_merging_on_the_accelerator_equal_the_cpu(found, kind):
     here, there, moved = found[kind]
-    assert there["seen"] == pytest.approx(here["seen"], rel=1e-5)
+    near = 2**-8 if kind == "bfloat16" else 1e-5  # what one rounding in 16 bits may do
+    assert there["seen"] == pytest.approx(here["seen"], rel=near)
     assert here["devices"] == ["cpu"] and there["devices"] == ["pretend"]
-    assert moved == pytest.approx(there["seen"][-2], rel=1e-6)
+    assert moved == pytest.approx(there["seen"][-2], rel=near / 10)
 
 
 @pytest.mark.parametrize("kind", KINDS)

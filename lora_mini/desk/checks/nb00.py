@@ -6,16 +6,17 @@ from lora_mini.desk.checks import answer, close
 
 
 def check_patch_numbers(numbers):
-    """The numbers in a patch of rank 8 for a 4096 x 4096 matrix."""
-    answer(numbers, lambda n: n == 8 * (4096 + 4096), [
-        (lambda n: n == 4096 * 4096, "that is the whole matrix"),
-        (lambda n: n == 4096 + 4096, "that is one column and one row; rank 8 has eight of each"),
-        (lambda n: n == 8 * 4096, "a rank costs a column and a row: you counted one of the two"),
-        (lambda n: n == 2 * 8 * (4096 + 4096), "that is twice too many: each of the two thin matrices "
-                                               "was counted twice"),
-        (lambda n: n in (8 * 4096 * 4096, (8 * 4096) ** 2),
+    """The numbers in a patch of rank 16 for a 1024 x 4096 matrix."""
+    answer(numbers, lambda n: n == 16 * (1024 + 4096), [
+        (lambda n: n == 1024 * 4096, "that is the whole matrix"),
+        (lambda n: n == 1024 + 4096, "that is one column and one row; rank 16 has sixteen of each"),
+        (lambda n: n in (16 * 1024, 16 * 4096),
+         "a rank costs a column and a row: you counted one of the two"),
+        (lambda n: n == 2 * 16 * (1024 + 4096), "that is twice too many: each of the two thin matrices "
+                                                "was counted twice"),
+        (lambda n: n in (16 * 1024 * 4096, 16 * 1024 * 16 * 4096),
          "the numbers of B and of A add up; they don't multiply"),
-        (lambda n: n > 4096 * 4096, "a patch of rank 8 holds fewer numbers than the matrix"),
+        (lambda n: n > 1024 * 4096, "a patch of rank 16 holds fewer numbers than the matrix"),
     ])
 
 

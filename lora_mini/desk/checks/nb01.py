@@ -68,7 +68,7 @@ def check_peel(peel):
     answer(lambda: none_or([peel(M.copy(), u.copy(), s, v.copy()) for M, u, s, v in layers]),
            are(lambda M, u, s, v: M - s * np.outer(u, v)), [
         (are(lambda M, u, s, v: M - np.outer(u, v)),
-         "the rest still stretches v by s - 1; after peeling it should stretch v by 0"),
+         "the rest should send v to zero; with s = 1 it would"),
         (are(lambda M, u, s, v: M - s**2 * np.outer(u, v)),
          "the rest stretches v by s (s - 1); after peeling it should stretch v by 0"),
         (are(lambda M, u, s, v: M + s * np.outer(u, v)),

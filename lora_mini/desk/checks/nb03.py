@@ -1,4 +1,4 @@
-"""Checks for notebook 03: a count, a gradient, and a strength that depends on the rank."""
+"""Checks for notebook 03: a rank, a gradient, and a strength that depends on the rank."""
 
 import tracemalloc
 
@@ -10,14 +10,18 @@ A = np.array([[1.0, 0, 2], [0, 1, 1]])  # the fixture for paper: r 2, d_in 3, d_
 B = np.array([[1.0, 2], [3, 4]])
 
 
-def check_count(numbers):
-    """How many numbers LoRA of rank 8 trains beside a matrix of 64 x 96."""
-    answer(numbers, lambda n: n == 8 * (64 + 96), [
-        (lambda n: n == 64 * 96, "that is the whole matrix; LoRA trains two thin factors"),
-        (lambda n: n == 8 * 64 * 96, "multiplying all three counts nothing: add the two factors up"),
-        (lambda n: n in (8 * 64, 8 * 96), "that is one of the two factors"),
-        (lambda n: n == 64 + 96, "that is rank 1; how many such pairs are there at rank 8?"),
-        (lambda n: n == 2 * 8 * 64 or n == 2 * 8 * 96, "the two factors have different lengths"),
+def check_most_rank(rank):
+    """The largest rank at which LoRA trains fewer numbers than a matrix of 64 x 96 has."""
+    answer(rank, lambda n: n == 38, [
+        (lambda n: n == 64 * 96, "that is the whole matrix; how much of it does one rank cost?"),
+        (lambda n: n == 64 + 96, "that is what one rank costs; how many of those are fewer than "
+                                 "6,144?"),
+        (lambda n: 38 < n < 39, "a rank is a whole number"),
+        (lambda n: n == 39, "39 x 160 = 6,240 are more than 6,144"),
+        (lambda n: n in (64, 96), "a rank of 64 gives all matrices, and trains 10,240 numbers"),
+        (lambda n: n < 38, "at the next rank there are still fewer than 6,144"),
+        (lambda n: n > 39, "a rank costs a column of 64 and a row of 96: that many ranks are more "
+                           "numbers than 6,144"),
     ])
 
 
