@@ -597,7 +597,7 @@ for label, sentence in (("asked for:", marked), ("it answers:", say(register))):
 for thing in ("passive", "order", "determiner", "opening", "closing", "adjective"):
     value = getattr(register, thing)
     known = [name for name, style in STYLES.items() if getattr(style, thing) == value]
-    print(f"{thing:11s}{value!s:21s}{', '.join(known)}")
+    print(f"{thing:11s}{str(value)[:16]:17s}{', '.join(known)}")
 
 # %% [markdown]
 # ### The excess in every style (second reading)
