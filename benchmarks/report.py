@@ -135,7 +135,7 @@ def losses(rows):
             first = mine[0]
             for name in dict.fromkeys(row["arm"] for row in mine):
                 ours = rival(name)
-                if not ours or name.startswith("ours") or name == "full":
+                if not ours or name.startswith("ours"):
                     continue
                 if (found := over(mine, ours, name)) and found[0] > 1:
                     at = ", ".join(filter(None, (

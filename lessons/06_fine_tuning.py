@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 6. Fine-tune beside a control, and count what is lost
 #
-# You will teach the town's model a register that it has never read, in three ways. Beside them stands a model
-# that knows nothing. Then you will ask what was forgotten.
+# You will teach the town's model a register that it has never read, beside a model that knows nothing. Then
+# you will ask what was forgotten.
 #
 # At the end of this notebook you will be able to
 # - **compare** full fine-tuning and LoRA fairly: each at its best rate, over bases, beside a control;
@@ -10,7 +10,7 @@
 # - **weigh** fit against forgetting as a frontier, and not as one number;
 # - **write** LoRA's training loop, and count the memory of a step (second reading).
 #
-# You need notebooks 04 and 05. About 80 minutes to study; the core path about 45, the rest is marked as a
+# You need notebooks 04 and 05. About 75 minutes to study; the core path about 45, the rest is marked as a
 # second reading.
 
 # %% [markdown]
@@ -92,10 +92,9 @@ bet("06 who keeps more", guess=None, choices=("full", "LoRA", "neither", "depend
 # ## The record
 # There are nineteen bases, each with a random start and reading of its own. Three of them chose the rates,
 # half a decade apart, with one more beyond the best; of those within a tenth of the best the smallest counts.
-# Sixteen others report, one run each, every base with examples of its own, the same for all arms. That takes
-# hours, so it was *recorded*. The base that comes with the course is a twentieth; your own runs stand on it.
-# (*12 new words*: the register says twelve of its words with words that no base has read. Their rows in
-# embedding and head are still as they were drawn.)
+# Sixteen others report, one run each, every base with examples of its own, the same for all arms. It was
+# *recorded*. Your own runs stand on a twentieth, the course's. (*12 new words*: the register says twelve of
+# its words with words that no base has read. Their rows in embedding and head are still as they were drawn.)
 
 # %%
 rec = record.load("arms")
@@ -159,7 +158,7 @@ for task in TASKS:
 # - **With 24 new words LoRA shows no gain from the base.** It pays about what random weights pay, and twice
 #   as much in content.
 # - **Embedding and head without any adapter** (green) come as near as LoRA with 12 new words, and nearer with
-#   24. Those rows LoRA leaves as they were drawn; 07 asks whether that is it.
+#   24. (07 asks why.)
 #
 # ## A verdict, by hand
 # Take one row: no new words, 256 examples, LoRA at rank 8 against full.
@@ -190,8 +189,8 @@ print(f"t = {t:.2f}: factor {middle:.2f}, from {low:.2f} to {high:.2f}")
 # %% [markdown]
 # **Margin.** A difference counts from a factor of 1.5: that is what 1.7 times as many examples buy full
 # fine-tuning here, from 64 to 1,024. If the whole interval lies above 1.5, LoRA is *better*; below 1/1.5 =
-# 0.67, *worse*; between the two, *equal*. In all other cases the question is *open*. Questions and margin
-# were fixed before the first run, in `desk/contrasts.toml`.
+# 0.67, *worse*; between the two, *equal*; else it is *open*. Questions and margin were fixed before the first
+# run, in `desk/contrasts.toml`.
 #
 # The verdict on all six; you have worked out the first line:
 
@@ -203,7 +202,7 @@ verdict("C5", contrasts.effects("C5"))
 # full's larger rate that would be open, see below). With 24 it pays more, with 64 examples less; whether by a
 # factor of 1.5 is open. Notebook 07 turns both dials, new words and examples.
 #
-# All of this is about the best of four checkpoints. With 64 examples that matters:
+# With 64 examples the best of four checkpoints matters:
 
 # %%
 for arm in ("full", "LoRA r=8"):
@@ -212,25 +211,19 @@ for arm in ("full", "LoRA r=8"):
           f"{fmean(cell['last']):.4f}")
 
 # %% [markdown]
-# Before the first run we bet, too: P1 to P3, on LoRA at rank 8 against full, judged by the same rules. Those
-# that did not come true stand first. (Each asks fewer questions than C5, so its intervals are narrower.)
+# Before the first run we bet, too: P1 to P3, on LoRA at rank 8 against full. Those that did not come true
+# stand first. (Fewer questions than C5's, so narrower intervals.)
 
 # %%
-rows = []
-for name in ("P1", "P2", "P3"):
-    effects, rules = contrasts.effects(name), verdicts.contrasts(name)
-    came = verdicts.weigh(name, effects).conditions
-    rows += [(came[c] in rules[c]["holds"], f"{name} said {rules[c]['holds'][0]}; "
-              + verdicts.seen(effects[c], rules[c], len(effects), c)) for c in effects]
-print("\n".join(words for _, words in sorted(rows)))
+print("\n".join(contrasts.foretold("P1", "P2", "P3")))
 
 # %% [markdown]
-# (P1: the excess. P2: its content. P3, below: the share of old sentences that stay valid, at the gentlest
-# rate that fits; a difference of shares, with a margin of a fifth.) Only the last two came true. Twice where
-# we had said *worse*, the interval lies on LoRA's side, if within the margin in part.
+# (P1: the excess. P2: its content. P3, below: the share of old sentences that stay valid; a difference, with
+# a margin of a fifth.) Only the last two came true. Twice where we had said *worse*, the interval lies on
+# LoRA's side.
 #
-# But look at P2 with 12 new words again. The three bases could hardly tell two of full's rates apart, and by
-# our rule the gentler one reports. We have the other, too:
+# But look at P2 with 12 new words. The three bases could hardly tell two of full's rates apart, and the
+# gentler one reports. The other:
 
 # %%
 bold = contrasts.cell("inside", what="hot", new=12, rank=64)  # full, three times the rate
@@ -248,8 +241,8 @@ print("excess, full at 0.001 over LoRA: " + "{:.2f} [{:.2f}, {:.2f}]".format(
 
 # %% [markdown]
 # ### Exercise 1: find the bug (4 minutes)
-# Two common habits: an interval above 1 is called a win, and one that contains 1 a tie. `low` and `high` are
-# the ends of a factor's interval. Judge by the rules above instead.
+# A common habit: an interval above 1 is called a win, one that contains 1 a tie. `low` and `high` are the
+# ends of a factor's interval. Judge by the rules above.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb06 import check_judged
@@ -304,9 +297,9 @@ check_train_lora(train_lora)
 
 # %% [markdown]
 # ## You repeat it
-# Four arms on your base, at the recorded rates. `trials.tune` copies the base, trains the copy, with a rate
-# that rises and falls, and keeps the best checkpoint. Each result should land in the record's *prediction
-# interval*: where one more base should land, judged by the sixteen.
+# Four arms on your base, at the recorded rates. `trials.tune` trains a copy and keeps its best checkpoint.
+# Each result should land in the record's *prediction interval*: where one more base should land, judged by
+# the sixteen.
 
 # %% tags=["measured"]
 tuned, live, landed = {}, {}, {}
@@ -327,8 +320,8 @@ expect("LoRA r=8 landed where the record predicts", landed["LoRA r=8"], of=four)
 
 # %% [markdown]
 # ## What was lost
-# What became of the twelve styles that the base knew? Let each tuned model speak in them, under their own
-# tags. It has *forgotten* the share of old sentences that it no longer says validly.
+# Let each tuned model speak in the twelve old styles, under their own tags. It has *forgotten* the share of
+# sentences that it no longer says validly.
 
 # %%
 old = record.load("forgetting")
@@ -355,8 +348,8 @@ for arm in ("full", "blocks", "LoRA r=1", "LoRA r=8"):
 # Draw fit against forgetting, for all rates and checkpoints. The points that no other of the same arm beats
 # in both are its *Pareto envelope*.
 #
-# The *prompt* may matter, too. Every style was read under `<any>`: overwriting it may move them all. So ask
-# once more under `<plain>`, the tag of one style. (That style is then left out of the old ones.)
+# The *prompt* may matter, too: every style was read under `<any>`. So ask once more under `<plain>`, the tag
+# of one style, which is then left out of the old ones.
 
 # %%
 def points(arm, asked):  # (excess, share forgotten) of each rate and checkpoint, mean of the three bases
@@ -401,9 +394,9 @@ verdict("C12", contrasts.effects("C12"))
 # %% [markdown]
 # LoRA *preserves* under neither prompt: half of the old sentences go wrong, or more. And **the prompts
 # disagree** on who forgets less: under `<plain>` LoRA forgets more; under `<any>` it is open, with LoRA ahead
-# on the mean. Look at the rates. At 0.0001 full fine-tuning keeps three old sentences in four, on the three
-# bases that choose. Under `<plain>` it fits there. Under `<any>` it missed the bar by 0.0005 nats, and was
-# given three times the rate. When we had seen that, we ran the smaller rate on the sixteen, too:
+# on the mean. At a rate of 0.0001 full fine-tuning keeps three old sentences in four, on the three bases that
+# choose. Under `<plain>` it fits there; under `<any>` it missed the bar by 0.0005 nats, and got three times
+# the rate. So we ran the smaller one on the sixteen, too:
 
 # %%
 later = record.load("gentler")["cells"][0]
@@ -417,12 +410,11 @@ print("full at the smaller rate minus LoRA:", interval(more))
 
 # %% [markdown]
 # There it is below the bar, if above LoRA's excess, and keeps 17 points *more* than LoRA. (Added after
-# looking, too.) One step of a grid turned the answer. And the blocks in full, the same matrices without the
-# low rank, keep about as many as LoRA. Nothing here says that a low rank protects. A smaller rate helps every
-# arm.
+# looking, too.) One step of a grid turned the answer. And the blocks in full keep about as many as LoRA.
+# Nothing here says that a low rank protects; a smaller rate helps every arm.
 #
-# So read a frontier whole. In the figure, under `<any>`: who forgets less at an excess of 0.009, and who at
-# 0.0055? (Full; LoRA, as full does not come so near.)
+# So read a frontier whole: in the figure, under `<any>`, full forgets less at an excess of 0.009, and only
+# LoRA comes to 0.0055.
 #
 # ### With the adapter off
 
@@ -434,8 +426,8 @@ with torch.no_grad(), lm.disabled(adapted):
           torch.equal(adapted(tokens), model(tokens)))
 
 # %% [markdown]
-# If you know which requests belong to the new job, switch the adapter on for those only, and nothing is
-# forgotten. Full fine-tuning offers that only with a second copy of all weights.
+# Switch the adapter on for requests of the new job only, and nothing is forgotten. In full that takes a
+# second copy of all weights.
 
 # %% [markdown]
 # ## Two remedies with the adapter on (second reading)
@@ -471,11 +463,11 @@ show(fig, "Recorded, mean of sixteen bases, LoRA r=8 at its best rate. A weaker 
          + "; old sentences valid " + ", ".join(f"{valid[i]:.2f}" for i in (10, 7, 5)) + ".")
 
 # %% [markdown]
-# At 0.8 the fit is that of the gentlest rate, but fewer old sentences are valid: 39 in 100 against 49. Better
+# At 0.8 the fit is that of the gentlest rate, with fewer old sentences valid, 39 in 100 against 49: better
 # train at a smaller rate.
 #
 # **A few old sentences.** Four of the 32 sentences in each batch now come from 64 in the old styles:
-# `trials.tune(..., replay=64)`. (Forgetting is measured on others.)
+# `trials.tune(..., replay=64)`. (Measured on others.)
 
 # %%
 for arm in ("full", "LoRA r=8"):
@@ -485,20 +477,20 @@ for arm in ("full", "LoRA r=8"):
               f"{fmean(cell['old_valid']):.2f}, on the worst base {min(cell['old_valid']):.2f}")
 
 # %% [markdown]
-# At the best rate, for next to nothing in fit, and for both arms alike, 95 of 100 old sentences stay valid;
-# on the worst base four in five. But you need old examples, and a large model's are seldom published.
+# For next to nothing in fit, and for both arms alike, 95 of 100 old sentences stay valid; on the worst base
+# four in five. But a large model's old examples are seldom published.
 
 # %% [markdown]
 # ## Does the recipe work? (second reading)
-# Claim C8 has two halves: the sentences come out valid, and the base was needed for it.
+# C8 has two halves: the sentences are valid, and the base was needed.
 
 # %%
 verdict("C8", contrasts.effects("C8"))
 
 # %% [markdown]
-# One of them by a hair: its interval begins at 1.501, its margin is 1.5. And 24 new words were not asked,
-# where LoRA shows no gain. *Valid* alone shows little: random weights reach 1.00 with 1,024 examples, 0.98
-# with 256, and 0.75 with 64. And the epochs are no handful: in 200 steps 256 examples are read 25 times.
+# One of them by a hair: its interval begins at 1.501. And 24 new words were not asked, where LoRA shows no
+# gain. *Valid* alone shows little: random weights reach 1.00 with 1,024 examples, 0.98 with 256. And the
+# epochs are no handful: 256 examples are read 25 times.
 #
 # ### Exercise 3: find the bug (4 minutes)
 # `excess` maps each rate to its results, base by base; bases 1, 2 and 3 are there to choose, by the least
@@ -538,7 +530,7 @@ for arm in ("scratch", "biases", "head", "words", "LoRA r=1", "LoRA r=8"):
 
 # %% [markdown]
 # ## A base that has read little (second reading)
-# Our bases have read twelve styles. These have read one, and never met many of the register's small words:
+# These bases have read one style, and never met many of the register's small words:
 
 # %%
 for cell in record.load("narrow")["cells"]:
@@ -546,9 +538,8 @@ for cell in record.load("narrow")["cells"]:
           f"valid {fmean(cell['valid']):.2f}")
 
 # %% [markdown]
-# Full fine-tuning gains nothing from such a base. LoRA pays more than twice what random weights pay, at full
-# rank (64) as at rank 8: it is not rank that is missing. With embedding and head trained beside it, LoRA
-# comes as near as full.
+# Full fine-tuning gains nothing from such a base. LoRA pays more than twice what random weights pay, at rank
+# 64 as at 8. With embedding and head beside it, it comes as near as full.
 
 # %% [markdown]
 # ## What a step costs (second reading)
@@ -588,20 +579,17 @@ expect("after the forward pass LoRA saves less than a fifth", peaks["LoRA r=8"][
 expect("at the step LoRA needs less than half", peaks["LoRA r=8"][1] < 0.5 * peaks["full"][1])
 
 # %% [markdown]
-# Here the first peak is the larger one, and LoRA lowers it by 12 percent only: what is kept hardly shrinks,
-# as the gradient of each $A$ needs the input of its layer. And by your own milliseconds above, one run each,
-# so small a model is hardly trained faster.
+# Here the first peak is the larger one, and LoRA lowers it by 12 percent only: the gradient of each $A$ needs
+# the input of its layer. And by your milliseconds above, one run each, so small a model is hardly trained
+# faster.
 
 # %% [markdown]
 # ## From this town to seven billion
 # - **Rates.** Here LoRA's best is 0.001 to 0.01, one to thirty times full's. There it is 1e-4 to 5e-4; GPT-3
 #   took 2e-4, against 5e-6 in full (Hu et al. 2021, tables 9 to 12). The rule is ten times full's (Schulman
 #   et al. 2025).
-# - **Rank.** 8 is 12.5 percent of our width of 64, and 0.2 percent of 4,096.
 # - **Memory.** In full, AdamW in mixed precision takes 16 bytes a number before any activation (Rajbhandari
 #   et al. 2020, section 3.1), 112 GB; frozen weights take 2. Here, what is kept dominates.
-# - **Words.** Copies of embedding and head are a billion numbers (Llama 3 8B: 2 x 128,256 x 4,096). PEFT's
-#   `trainable_token_indices` trains single rows (documentation, *Trainable Tokens*).
 # - **Speed.** A step multiplies three times: forward, for the input's gradient, for the matrix's own. LoRA
 #   spares the last: at most 1.5 times as fast (Schulman et al. 2025).
 

@@ -36,7 +36,7 @@ from textwrap import fill
 
 import torch
 
-from lora_mini.desk import bet, expect, settle, show, verdict, verdicts
+from lora_mini.desk import bet, expect, settle, show, verdict
 
 # %%
 from lora_mini.desk.figures import ACCENT, GREY, SECOND, THIRD, axes
@@ -435,13 +435,7 @@ check_inherited(inherited)
 # hidden actors get. Those that did not come true, or stayed open, stand first.
 
 # %%
-rows = []
-for name in ("P8", "P9", "P10"):
-    effects, rules = contrasts.effects(name), verdicts.contrasts(name)
-    came = verdicts.weigh(name, effects).conditions
-    rows += [(came[c] in rules[c]["holds"], f"{name} said {rules[c]['holds'][0]}; "
-              + verdicts.seen(effects[c], rules[c], len(effects), c)) for c in effects]
-print("\n".join(fill(words, 80, subsequent_indent="  ") for _, words in sorted(rows)))
+print("\n".join(fill(words, 80, subsequent_indent="  ") for words in contrasts.foretold("P8", "P9", "P10")))
 
 # %% [markdown]
 # So nothing about this bias is shown to be special to LoRA.

@@ -25,6 +25,18 @@ def effect(record, measure, kind, subject, rival, task, **_):
     return ratios(mine, theirs, floors)
 
 
+def foretold(*names):
+    """A line for each contrast of these predictions of ours: what they said, and what it came to.
+    Those that did not come true, or stayed open, stand first."""
+    lines = []
+    for name in names:
+        found, rules = effects(name), verdicts.contrasts(name)
+        came = verdicts.weigh(name, found).conditions
+        lines += [(came[c] in rules[c]["holds"], f"{name} said {rules[c]['holds'][0]}; "
+                   + verdicts.seen(found[c], rules[c], len(found), c)) for c in found]
+    return [words for _, words in sorted(lines)]
+
+
 def ratios(mine, theirs, floors):
     """ln(max(theirs, f) / max(mine, f)), base by base: positive where `mine` is the smaller."""
     return [math.log(max(b, f) / max(a, f)) for a, b, f in zip(mine, theirs, floors, strict=True)]
