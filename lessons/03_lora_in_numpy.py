@@ -166,7 +166,7 @@ def loss_and_gradients(layer, x, y):
 # %% [markdown]
 # Is the calculus right? Ask the loss itself. Move one entry up and down by a very small number
 # $\varepsilon$, and compare: the slope is about $(L(+\varepsilon) - L(-\varepsilon)) / 2\varepsilon$. This is
-# a *finite difference*, and it knows no calculus. (For the test, $B$ gets random values too.)
+# a *finite difference*, and it knows no calculus. (Here $B$ is random, too.)
 
 # %%
 W, x, y, rng = make_task(0)
@@ -332,12 +332,11 @@ expect("with one zero the model starts exactly as its base",
        starts["B zero"][0] == starts["A zero"][0] == np.mean((x @ W.T - y) ** 2))
 
 # %% [markdown]
-# Two zeros are dead. Each factor's gradient is a product with the other factor, so both gradients are
-# zero, at this step and at every later one. Of the four starts, only those with **exactly one zero** begin
-# as the base and can leave it. Which factor gets the zero? Hu et al. (2021, section 4.1) chose $B$, and most
-# code does the same. Our two curves are no fair race, for the two random starts differ in size. Hayou,
-# Ghosh and Yu (2024) compared them fairly: with the zero in $B$, larger rates stay stable, and results are
-# better on average.
+# Two zeros are dead: each factor's gradient is a product with the other factor, at every step. Of the four
+# starts, only those with **exactly one zero** begin as the base and can leave it. Which factor gets the zero?
+# Hu et al. (2021, section 4.1) chose $B$, as most code does. Our two curves are no fair race: the two random
+# starts differ in size. Hayou, Ghosh and Yu (2024) compared them fairly: with the zero in $B$, larger rates
+# stay stable, and results are better on average.
 
 # %% [markdown]
 # ## The target, learned
@@ -379,10 +378,9 @@ show(fig, "What LoRA learned at each rank, from examples alone. Rank 1 finds str
      alt="Learned updates at ranks 1, 2, 4, 8 and 16: stripes at first, the word LORA from rank 4 on.")
 
 # %% [markdown]
-# In notebook 02 the truncated SVD was the best picture of its rank. Here nobody computed an SVD and nobody
-# showed the picture. Going downhill came almost as near. (One seed; inputs that favour a direction were not
-# tried.) Rank 16 ends a little further off than rank 8. Without noise neither is off, so it is the noise that
-# pushes them off, and rank 16 more than rank 8.
+# Nobody computed an SVD, and nobody showed the picture. Going downhill came almost as near. (One seed; inputs
+# that favour a direction were not tried.) Rank 16 ends a little further off than rank 8; without noise
+# neither is off, so it is the noise.
 #
 # That is the core of this notebook. The next three parts are a second reading. From here you can go to
 # "What you have done".
@@ -494,11 +492,10 @@ expect("by step 11 under Adam, rank 64 is ahead of rank 1 by more than half",
        curves["Adam", 64][11] > 1.5 * curves["Adam", 1][11])
 
 # %% [markdown]
-# So "with alpha/r the rate need not change with the rank" held for Adam, in the first step, at a small
-# rate. What the formulas leave out, all that is not of first order, is largest at rank 1: there Adam gains
-# less than they say, and at a ten times larger rate it even loses, while rank 64 still gains. By step 11 rank
-# 64 is well ahead of rank 1 (one seed). Which scale is best in the end is another question, still open here.
-# Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski 2023).
+# So "with alpha/r the rate need not change with the rank" held for Adam, in the first step, at a small rate.
+# At rank 1 Adam gains less than this first order says, and at a ten times larger rate it even loses, while
+# rank 64 still gains. By step 11 rank 64 is well ahead of rank 1 (one seed). Which scale is best in the end
+# is another question, still open here. Some argue for $\alpha/\sqrt r$ (*rsLoRA*, Kalajdzievski 2023).
 #
 # ### Exercise 2: find the bug (4 minutes)
 # This function should return LoRA's update. Run the cell: the check tells the symptom. Then find the bug
@@ -521,13 +518,12 @@ def update(A, B, alpha):
 check_update(update)
 
 # %% [markdown]
-# A good course had the same slip until a reader reported it (rasbt/LLMs-from-scratch, issue 821; it is
-# fixed now). It is hard to see: at one rank it only looks like another alpha.
+# A good course had the same slip until a reader reported it (rasbt/LLMs-from-scratch, issue 821). At one rank
+# it only looks like another alpha.
 #
 # ## Why B stays at zero (second reading)
-# Sometimes an adapter does not learn, and $B$ is still zero after the first step. There are three places
-# to look: no gradient comes, the gradient is zero, or the step does not reach $B$. NumPy can show the
-# second and the third.
+# Sometimes $B$ is still zero after the first step. There are three places to look: no gradient comes, the
+# gradient is zero, or the step does not reach $B$. NumPy can show the last two.
 
 # %%
 def after_one_step(name, alpha=16, A_random=True, rate=0.3, copies=False):
@@ -552,8 +548,7 @@ after_one_step("the optimiser holds copies", copies=True)
 # frozen $B$ (`requires_grad` False), or one that the loss does not depend on, has the gradient `None`.
 #
 # ## Is an update always of low rank? (second reading)
-# You often hear: "the update is the product of two thin matrices". That is how LoRA is *made*, and what
-# makes it small.
+# "The update is the product of two thin matrices": that is how LoRA is *made*, and what makes it small.
 #
 # ### Exercise 3: predict (2 minutes)
 # Up to which rank does LoRA train fewer numbers than our $(64, 96)$ matrix has?
@@ -594,8 +589,8 @@ verdict("C2", update_has_at_most_rank_r=ranks["LoRA, r = 8"] <= 8,
         dense_update_has_at_most_rank_r=ranks["free"] <= 8)
 
 # %% [markdown]
-# That was the verdict on C2, the second claim of the course's table. A free update takes the rank that the
-# examples ask for. These ask for six, and their noise asks for all 64.
+# That was C2, the second claim of the course's table. These examples ask for six, and their
+# noise asks for all 64.
 
 # %%
 fig, ax = axes(5.4, 2.9)

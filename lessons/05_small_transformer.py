@@ -50,9 +50,9 @@ from lora_mini.world.styles import ANY, REGISTERS, STYLES, under
 
 # %% [markdown]
 # ## A town that speaks
-# Real text has to be downloaded, and nobody knows how well it can be predicted. So we use a language of our
-# own. Each sentence tells of one thing that happens: somebody does something, for somebody, somewhere, at
-# some time. Such a list of words is a *frame*:
+# Nobody knows how well real text can be predicted. So we use a language of our own. Each sentence tells of
+# one thing: somebody does something, for somebody, somewhere, at some time. Such a list of words is a
+# *frame*:
 
 # %%
 frame = town.sample_frames(1, seed=1)[0]
@@ -139,8 +139,7 @@ print(f"all twelve styles, entropies over tokens: floor {floor:.4f}; {vocabulary
 # %% [markdown]
 # ## Words as numbers
 # Each token is a number. A batch holds rows of tokens: prompt, sentence, end, and padding that makes all rows
-# equally long. A *mask* says where the loss counts: on the sentence and its end. It does not
-# count on the prompt, which is given, and not on the padding.
+# equally long. A *mask* says where the loss counts: on the sentence and its end alone.
 
 # %%
 batch = text.batch(town.sample_frames(2, seed=1), [herald, STYLES["plain"]])
@@ -181,8 +180,8 @@ check_sentence_loss(sentence_loss)
 
 # %% [markdown]
 # ## What a model pays above the floor
-# From now on we measure the *excess*. It is summed over all $N$ sentences that a style may say of a frame
-# so that no lucky draw of words can shift it. Sentence $n$ has the chance $p_n$, and $T_n$ tokens. The town
+# From now on we measure the *excess*. It is summed over all $N$ sentences that a style may say of a frame, so
+# that no lucky draw of words can shift it. Sentence $n$ has the chance $p_n$, and $T_n$ tokens. The town
 # gives its token $t$ the chance $P_{nt}$, given the words before, and the model gives it $\hat P_{nt}$:
 #
 # $$\text{excess} = \frac{\sum_n p_n \sum_t (\log P_{nt} - \log \hat P_{nt})}{\sum_n p_n\, T_n}
@@ -226,10 +225,9 @@ print(f"by the package  content {paid.content:.4f}   chance {paid.chance:.4f}   
 #
 # $Q$, $K$, $V$ are $(T, d)$. Row $t$ of the weights says how much position $t$ takes from each position. A
 # language model must not look at words that come later. So the weights of later positions are set to zero:
-# their scores become $-\infty$ before the softmax. (A score is a sum of $d$ products; the more there are, the
-# wider it spreads, by $\sqrt d$ if they are independent. So it is divided by that.) Several small *heads*
-# beside each other can look for several things at once. What they bring is laid side by side, and one more
-# map, `o_proj`, mixes it.
+# their scores become $-\infty$ before the softmax. (A sum of $d$ independent products spreads by $\sqrt d$;
+# so it is divided by that.) Several small *heads* beside each other can look for several things at once. What
+# they bring is laid side by side, and one more map, `o_proj`, mixes it.
 
 # %% [markdown]
 # ### Exercise 3: complete, 3 minutes (second reading)
@@ -313,8 +311,7 @@ class SmallGPT(nn.Module):
 
 # %% [markdown]
 # ### Check the whole model
-# The package has the same model in `lora_mini.world.gpt`, with a cache and checks. Load its trained weights
-# into ours, and compare.
+# The package has the same model in `lora_mini.world.gpt`. Load its trained weights into ours, and compare.
 
 # %%
 c = shipped.config
@@ -334,7 +331,7 @@ same = torch.isclose(ours(row), ours(changed), atol=1e-5).all(-1).all(0)
 print("unmoved:", same.nonzero()[:, 0].tolist())
 
 # %% [markdown]
-# The predictions at positions 0 to 11 don't change: they can't know what comes later.
+# Those at 0 to 11 don't change: they can't know what comes later.
 
 # %% [markdown]
 # ## From nothing
@@ -379,8 +376,7 @@ expect("the fresh model is within 20 percent of the floor", score.total < 0.2 * 
 expect("more than nine answers in ten are valid", score.valid > 0.9, of=history)
 
 # %% [markdown]
-# Now the other one, and beside it a control: the same start and the same number of steps, but each batch is
-# new.
+# Now the other one, and a control: the same start and steps, but each batch is new.
 
 # %% tags=["measured"]
 few = text.batch(town.sample_frames(256, seed=100), herald, seed=0)
@@ -417,9 +413,8 @@ expect("where each batch is new, chance is less than a third of that", 3 * new.c
 
 # %% [markdown]
 # ### The training, step by step (second reading)
-# Under `<any>` nobody can know which of the twelve styles will come. That is one more choice, and it costs
-# $\log 12$ nats a sentence, in half of the batch. So the floor of a *batch* is higher than that of the
-# styles.
+# Under `<any>` nobody can know which of the twelve styles will come. That costs $\log 12$ nats a sentence
+# more, in half of the batch. So the floor of a *batch* is higher.
 
 # %%
 mean_tokens = sum(map(town.expected_tokens, STYLES.values())) / 12
@@ -467,8 +462,7 @@ expect("in 60 steps the loss falls to less than a fifth", costs[-1] < costs[0] /
 
 # %% [markdown]
 # ### The model that comes with the course
-# The course comes with the same model after 1,200 steps, so that you can open any notebook without running
-# this one. The command `python -m lora_mini.world.make_base` made it.
+# The course comes with the same model after 1,200 steps, made by `python -m lora_mini.world.make_base`.
 
 # %%
 model = base.load_base(path=base.SHIPPED)
@@ -496,8 +490,7 @@ print(fill(say(herald), 78))
 # %% [markdown]
 # ### A test of its draws (second reading)
 # First *its own* chances of the eight sentences, computed as for the excess. Beside them 1,600 drawn
-# sentences, counted. (Each new word needs the keys and values of all words before it. The package's
-# `generate` keeps them in a *cache* and does not compute them again.)
+# sentences, counted. (`generate` keeps the keys and values of all words before in a *cache*.)
 #
 # How far may the counts $O$ be from what is expected, $E$? Nine classes: the eight, and all else. Take
 #
@@ -505,8 +498,8 @@ print(fill(say(herald), 78))
 #
 # If the draws follow the chances, this is above 26.1 once in a thousand times (8 degrees of freedom). So we
 # say beforehand: up to 26.1 we believe that `generate` draws with the chances that the model computes. And
-# with the same limit: are the eight the town's? (Of all else the town has none: whatever comes there is
-# the model's own fault. *Valid* doesn't see it, as it asks for greedy answers.)
+# with the same limit: are the eight the town's? (All else is the model's own fault; *valid*, of greedy
+# answers, doesn't see it.)
 
 # %% tags=["measured"]
 start = torch.tensor([text.encode(town.prompt(frame, herald))] * 1600, device=train.device())
@@ -528,13 +521,12 @@ expect("these are not quite the town's: chi squared is above 26.1", chi2_town > 
 
 # %% [markdown]
 # What can such a test miss? If "around" came with 0.22 in place of 0.20, it would be noticed two or three
-# times in a hundred; with 0.26, nine times in ten. And it is silent on all other frames. The excess sums over
-# all sentences of a frame, and many frames.
+# times in a hundred; with 0.26, nine times in ten. And it is silent on all other frames.
 
 # %% [markdown]
 # ## What it says when no style is named
-# Ask it under `<any>`, for 200 new frames: greedily, and with a *temperature* of 1, when each word is drawn
-# with the model's own chances.
+# Ask it under `<any>`, for 200 new frames: greedily, and with a *temperature* of 1: drawn with its own
+# chances.
 
 # %%
 frames = town.sample_frames(200, seed=5, split="test")
@@ -629,7 +621,7 @@ expect("under the same prompt each register costs more than ten times what the d
 # ## What you have done
 # - You **read** the town's language, and worked out its floor from three chances.
 # - You **measured** what a model pays above it: content, on words that the frame fixes, and chance, on words
-#   that a coin decides, which is high when a model knows nothing, and again when it has coins by heart.
+#   that a coin decides.
 # - You **built** a small transformer; its attention gives the same as PyTorch's, and its logits are the
 #   package's too.
 # - You **trained** its twin from nothing until it was close to the floor, and **said** what it knows (twelve
@@ -638,8 +630,8 @@ expect("under the same prompt each register costs more than ten times what the d
 # **On your own.** Train on a single style: `narrow, _ = make_base(styles=["plain"], steps=300)`. What does
 # `measure.evaluate(narrow, under(STYLES["herald"], ANY))` say? You will meet such a base again.
 #
-# **In practice.** With real text you don't know the floor. Then a loss by itself says little; compare it
-# with another model on the same text.
+# **In practice.** With real text you don't know the floor: compare a loss with another model's on the same
+# text.
 #
 # **Further reading.**
 # - Vaswani et al., *Attention is all you need* (2017), section 3.2: attention in one page.

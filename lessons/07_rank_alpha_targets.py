@@ -1,9 +1,8 @@
 # %% [markdown]
 # # 7. Turn two dials, and choose rank, alpha and targets
 #
-# "Which rank do I need?" Without a task the question has no answer. So you will turn two dials, how much is
-# new and how many examples there are, and measure what each rank makes of it, beside a model that knows
-# nothing.
+# "Which rank do I need?" You will turn two dials, how much is new and how many examples there are, and
+# measure what each rank makes of it, beside a model that knows nothing.
 #
 # At the end of this notebook you will be able to
 # - **read** a map of both dials, and say where fine-tuning gains nothing from the base;
@@ -56,13 +55,13 @@ for k in (0, 24):
 
 # %% [markdown]
 # ## Two dials
-# In notebook 06 the base mostly knew every word, and there were 256 examples. Now turn both:
+# Turn both:
 # - **New words.** At setting $k$, the legal register replaces $k$ of its content words with words that the
 #   base has never seen: *lessee* for baker, *conveyance* for wagon. Each has its rows in embedding and head;
 #   they are still as they were drawn.
 # - **Examples.** 64, 256 or 1,024. In 200 steps of 32 sentences these are read 100, 25 and six times.
 #
-# LoRA, as usual, adapts the linear layers in the blocks, and nothing else.
+# LoRA adapts the linear layers in the blocks alone.
 #
 # ### Bets 1 to 3
 # 24 words are new, each arm at its best rate; the mean of sixteen bases.
@@ -133,16 +132,15 @@ show(fig, "Recorded, one base, one run a cell: excess in thousandths of a nat pe
          for arm, label in FOUR.items()) + ".")
 
 # %% [markdown]
-# One base, one run: how much of that is luck? When we had seen the map, we ran its last row on sixteen bases,
-# too (in thousandths; a map as well; your bets were about these):
+# One base, one run: how much of that is luck? Its last row on sixteen bases (in thousandths; added after
+# looking; your bets were about these):
 
 # %%
 for arm, label in FOUR.items():
     print(f"{label:18s}" + ", ".join(f"{n:,} examples {1000 * fmean(corner(arm, n)):4.0f}" for n in EXAMPLES))
 
 # %% [markdown]
-# - **Few examples, nothing new:** here the base is worth most. With 64 examples random weights pay ten times
-#   what full fine-tuning pays.
+# - **Few examples, nothing new:** here the base is worth most, ten times with 64 examples in full.
 # - **Many examples, new words:** LoRA at rank 8 pays more than twice what random weights pay, on the map's
 #   base four times. That full fine-tuning gains nothing there either was this base's luck.
 # - **Rank 1, new words:** 1,024 examples gain nothing over 256. That 256 gain nothing over 64 was luck, too.
@@ -150,7 +148,7 @@ for arm, label in FOUR.items():
 # (In 200 steps; more of them: below.)
 #
 # ## You repeat it
-# Six runs with 24 new words on your base, which is in no record.
+# Six runs with 24 new words on your base:
 
 # %%
 new24, live, landed = register("legal", new_words=24), {}, []
@@ -176,9 +174,9 @@ expect("with 1,024 examples random weights pay less than LoRA r=8",
 
 # %% [markdown]
 # ## Rank or place?
-# Now sixteen bases, 256 examples, more arms. *Blocks* trains the matrices that LoRA adapts themselves; their
-# smaller side is 64, so rank 64 can make any update of them. *Words* trains embedding and head alone,
-# *r=8+words* copies of both beside the adapter (`modules_to_save`).
+# Now sixteen bases, 256 examples, more arms. *Blocks* trains the matrices that LoRA adapts; rank 64 can make
+# any update of them. *Words* trains embedding and head alone, *r=8+words* copies of both beside the adapter
+# (`modules_to_save`).
 
 # %%
 SET = ("scratch", "LoRA r=1", "LoRA r=8", "LoRA r=16", "LoRA r=64", "blocks", "words", "LoRA r=8+words",
@@ -229,15 +227,15 @@ show(fig, "Recorded, mean of sixteen bases, each arm at its best rate. The small
 #   train, it has been at .003 and less.
 # - **New words, the rank.** Within the blocks it counts from 1 to 8 (2 and 4 were not tried), and little
 #   beyond: with 24 new words the content is .090 at rank 1, .015 at rank 8, and .011 at rank 64.
-# - **The rates were chosen for the sum.** So judge a place by the bars, a recipe by squares and circles.
+# - **The rates were chosen for the sum:** judge a place by the bars.
 #
 # So **ask first where to train, and then at which rank.** With nothing new the copies are no help: rank 8
 # pays 1.4 times as much with them. And with 24 new words rank 8 without them shows no gain from the base.
 
 # %% [markdown]
 # ### Or too few steps? (second reading)
-# 200 steps are what every arm got. Perhaps LoRA is only slow? When we had seen all this, we gave four arms
-# 800 steps, looking at 50, 100, 200, 400 and 800 (*recorded*, eight bases, 24 new words, rates of their own):
+# Perhaps LoRA is only slow? When we had seen all this, we gave four arms 800 steps (*recorded*, eight bases,
+# 24 new words, rates of their own):
 
 # %%
 for examples in (256, 1024):
@@ -249,9 +247,8 @@ for examples in (256, 1024):
               f"{min(fmean(row[1] for row in rows) for rows in paths):.4f}")
 
 # %% [markdown]
-# LoRA at rank 8 is not just slow: with 1,024 examples it pays .0176 in all where it paid .0187 after 200
-# steps, and its least content, at any rate and step of three bases, stays at .007 or more. Embedding and head
-# come to .0006.
+# Not just slow: with 1,024 examples rank 8 pays .0176 in all, where it paid .0187 after 200 steps, and its
+# least content, of three bases, stays at .007 or more. Embedding and head come to .0006.
 #
 # ### Exercise 1: complete (6 minutes)
 # "Raise the rank until it no longer helps" needs a rule. `excess` maps each rank to its mean excess. Return
@@ -283,11 +280,10 @@ verdict("C14", contrasts.effects("C14"))
 
 # %% [markdown]
 # *Equal* means as near as rank 64, in content; it does not mean near. With 24 new words rank 64 pays .71 of
-# rank 8's content, though perhaps not by 1.5; embedding and head without any adapter pay half of what rank 64
-# pays. And 8 is an eighth of our width of 64.
+# rank 8's content; embedding and head alone pay half of that. And 8 is an eighth of our width.
 #
 # ## A third dial: the width
-# Bases that are 128 and 256 wide, else the same, each arm with rates of its own.
+# Bases that are 128 and 256 wide, each arm with rates of its own.
 
 # %%
 WIDE = {64: "arms", 128: "width128", 256: "width256"}
@@ -312,8 +308,8 @@ for new in (0, 12):
 # (A map: intervals of 95 percent each, no verdict; four bases at width 256.) By the sum LoRA is not shown to
 # be behind at any width. By content, with 12 new words, it is ahead at 64 (at full's larger rate behind, as
 # notebook 06 showed), far behind at 128, and undecided at 256: nobody who has seen one width, or one rate,
-# may say "LoRA". With 12 new words the gain from the base grows with the width: full fine-tuning is 1.4, 2.6,
-# 3.8 times better than random weights. With none it hardly does.
+# may say "LoRA". With 12 new words full fine-tuning's gain from the base grows with the width, 1.4, 2.6, 3.8
+# times; with none it hardly does.
 #
 # ## What does a rank cost?
 # *Computed* from shapes; what PyTorch keeps for the backward pass is *measured* on one batch of 32.
@@ -352,14 +348,14 @@ expect("from rank 1 to 16 the file grows sixteenfold, what is kept by less than 
        saved[16] == 16 * saved[1] and kept[16] < 1.25 * kept[1])
 
 # %% [markdown]
-# Claim C20 says that higher ranks "use more memory": yes, file and optimiser do, in proportion. The larger
-# part, what is kept for the backward pass, hardly grows.
+# Claim C20 says that higher ranks "use more memory": file and optimiser do; what is kept for the backward
+# pass, the larger part, hardly grows.
 
 # %% [markdown]
 # ## New facts (second reading)
 # Facts can be new, too. Each of 64 combinations of who, what and when has a docket entry to learn by heart:
-# one of 8 places, one of 8 deeds, one of 4 adjectives. That is 8 bits an entry, 512 in all. In each of 400
-# batches an entry comes about once.
+# one of 8 places, of 8 deeds, of 4 adjectives, 8 bits, 512 in all. In each of 400 batches an entry comes
+# about once.
 #
 # ### Bet 4
 # How many of the 512 bits does LoRA at rank 1 know afterwards?
@@ -376,7 +372,7 @@ print(fill("bits known of 512, mean of eight bases: "
 settle("07 bits at rank 1", known["LoRA r=1"], unit="bits")
 
 # %% [markdown]
-# Rank 8 helps a lot, 64 no more. And the control, which is not in the record?
+# And the control, which is not in the record?
 
 # %% tags=["measured"]
 with train.together() as one:
@@ -388,11 +384,11 @@ expect("random weights learn nearly all of it: here no gain from the base can sh
 
 # %% [markdown]
 # ### An adapter that trains and learns nothing
-# Take 128 facts in batches of 32: each entry comes once in four batches. Rank 64, a rate of 0.001, 400 steps.
+# 128 facts in batches of 32, each once in four batches. Rank 64, a rate of 0.001, 400 steps.
 #
 # ### Exercise 2: predict (3 minutes)
 # Only the three words of an entry count in the loss. What does a model pay, in nats per word, that knows that
-# a place, a deed and an adjective come, and nothing of which?
+# a place, a deed and an adjective come, but not which?
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb07 import check_guesser
@@ -427,9 +423,9 @@ expect("with a rate of 0.001 and 400 steps nothing is known", bits < 50, of=two)
 expect("with 0.003 and 1,600 steps nine tenths are known", more > 920, of=two)
 
 # %% [markdown]
-# The loss fell from 11 to 2, and looks like that of a trained model. But it is no better than a guesser's:
-# the adapter has learned the form and no entry. (Bits below zero: sure and wrong.) **Never read a loss
-# without a guesser's beside it.** Now, which of the usual suspects was it? (*Recorded*, one base.)
+# The loss fell from 11 to 2, and is no better than a guesser's: the adapter has learned the form and no
+# entry. (Bits below zero: sure and wrong.) **Never read a loss without a guesser's beside it.** Now, which of
+# the usual suspects was it? (*Recorded*, one base.)
 
 # %%
 RATES = ("0.001", "0.003", "0.01", "0.03")
@@ -440,10 +436,10 @@ for c in record.load("starved")["cells"]:
         f"{t['bits'][0]:5.0f} ({t['loss'][0]:.1f})" if t else f"{'':11s}" for t in shown))
 
 # %% [markdown]
-# - **Too little room?** No. Rank 64 can make any update of these matrices, and 1,600 steps teach it 1,005
-#   bits, about as many as full fine-tuning learns in 400.
-# - **Clipping?** Hardly. It helps with 400 steps, 368 bits against 193 at the best rate; at the best rate of
-#   1,600 steps it makes no difference.
+# - **Too little room?** No. 1,600 steps teach rank 64 1,005 bits, about as many as full fine-tuning learns in
+#   400.
+# - **Clipping?** Hardly. At the best rate it helps with 400 steps, 368 bits against 193; with 1,600 it makes
+#   no difference.
 # - **The rate?** In part. With 0.01 instead of 0.001, 400 clipped steps teach 368 bits instead of none. At
 #   0.03 all is lost.
 # - **The steps?** Yes. At 0.003, four times as many turn 96 bits into 1,005.
@@ -452,17 +448,16 @@ for c in record.load("starved")["cells"]:
 verdict("C20", contrasts.effects("C20"))
 
 # %% [markdown]
-# With 12 new words, and for facts, 8 is better than 1; nowhere is 64 better than 8 by a factor of 1.5. (With
-# 24 new words, which this claim was not asked about, it came nearest to it: see C14.)
+# With 12 new words, and for facts, 8 is better than 1; nowhere is 64 better than 8 by a factor of 1.5
+# (nearest with 24 new words: see C14).
 #
 # ## Which layers? (second reading)
 # A block has four matrices in its attention (64 x 64) and two in its MLP, the small network behind it (256 x
-# 64 and 64 x 256). At equal rank, all of them train more numbers than attention alone. So compare at equal
-# numbers, too.
+# 64 and 64 x 256). All of them train more numbers than attention alone: compare at equal numbers, too.
 #
 # ### Exercise 3: find the bug (4 minutes)
 # Which rank gives attention alone as many trained numbers as all linear layers have at `rank`? The function
-# reasons: six layers against four, so one and a half times the rank. Run it, and correct it.
+# reasons: six layers against four. Correct it.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb07 import check_attention_rank
@@ -530,17 +525,15 @@ verdict("C9", contrasts.effects("C9") | {"memory: bytes kept for the backward pa
 
 # %% [markdown]
 # With 12 new words all layers pay half of what attention alone pays. With 6 they don't, and there the rate
-# decides: two rates of all layers were tied, and the gentler one reports. (On the three bases that choose,
-# they paid .0036 of content at the other one, and attention .0057.) And they are *not* free: they keep a
-# third more for the backward pass. In the MLP alone some bases land far off; the bet goes by means, the
-# figure by medians.
+# decides: two were tied, and the gentler one reports. (At the other one they paid .0036 of content, attention
+# .0057, on the three bases that choose.) And they keep a third more for the backward pass. (In the MLP alone
+# some bases land far off; the bet goes by means, the figure by medians.)
 #
-# On models of billions the MLP gave most of the gain (Biderman et al. 2024, Schulman et al. 2025).
+# On billions the MLP gave most of the gain (Biderman et al. 2024, Schulman et al. 2025).
 #
 # ## When the rank grows, what happens to alpha? (second reading)
-# The update is scaled by alpha/r. Others scale by alpha/sqrt(r) (Kalajdzievski 2023), or keep the scale
-# constant: the habit "alpha is twice the rank" does that. With 12 new words, let all three give rank 8 the
-# same scale, 2, and sweep the rate at ranks 1 and 64.
+# Others scale by alpha/sqrt(r) (Kalajdzievski 2023), or keep the scale constant ("alpha is twice the rank").
+# With 12 new words, let all three give rank 8 the scale 2, and sweep the rate at ranks 1 and 64.
 #
 # ### Bet 6
 # With a constant scale, from rank 1 to rank 64, the best rate: `"stays"`, falls to `"a tenth"`, or falls to
@@ -591,11 +584,10 @@ for law in LAWS:
         f"rank {r} {tried(law, r, scaled(law, r)['best']):.4f}" for r in (1, 8, 64)))
 
 # %% [markdown]
-# At the best rate of each, the laws differ by 8 percent at rank 64 and by 28 at rank 1, on three bases. What
-# differs more is *where that rate is*: with alpha/r it falls to a third up to rank 8, then stays; with
-# alpha/sqrt(r) it goes on falling; with a constant scale it falls to a hundredth. Chen, Villar and Hayou
-# (2026, abstract) find both, a best rate that hardly moves with the rank and one that falls as the rank
-# grows: which, depends on how A and B start and on the scale.
+# At its best rate the laws differ by 8 percent at rank 64, by 28 at rank 1 (three bases). What differs more
+# is *where that rate is*: with alpha/r it falls to a third up to rank 8, then stays; with alpha/sqrt(r) it
+# goes on falling; with a constant scale it falls to a hundredth. Chen, Villar and Hayou (2026, abstract) find
+# both, as A, B and the scale start: a best rate that hardly moves, and one that falls with the rank.
 #
 # And one setting more or less? Twice the alpha, weight decay, no warm-up, one start of $A$ for all bases:
 
@@ -606,13 +598,12 @@ for c in record.load("settings")["cells"]:
           f"excess {fmean(c['total']):.4f}")
 
 # %% [markdown]
-# (*Recorded*, 12 new words, rank 8, eight bases.) At its own rate none moves the excess by more than 5
-# percent.
+# (*Recorded*, 12 new words, rank 8, eight bases.) None moves the excess by more than 5 percent.
 #
 # ## Which learning rate? (second reading)
-# Schulman et al. (2025) found LoRA's best rate at about ten times that of full fine-tuning. And here? For
-# each arm: all rates that pay at most 1.5 times what its best one pays, and in brackets the *cliff*, the
-# first one above that pays ten times as much, if one was met.
+# Schulman et al. (2025) found LoRA's best rate at about ten times full's. Here, for each arm: all rates that
+# pay at most 1.5 times what its best one pays, and in brackets the *cliff*, the first above that pays ten
+# times as much.
 
 # %%
 def usable(arm, new):
@@ -639,9 +630,8 @@ for d, name in WIDE.items():
     print(f"width {d:3d}: " + ", ".join(found))
 
 # %% [markdown]
-# By the rates that report, the factor is 10 to 33, and 3 with 24 new words. But there full fine-tuning has
-# rates ten times apart that do about as well: no factor is sharper than that. LoRA's cliff, where it was met,
-# lies between 0.03 and 0.1. Of two rates that do equally well, take the smaller.
+# By the rates that report, the factor is 10 to 33, and 3 with 24 new words. But there full fine-tuning's
+# rates ten times apart do about as well. LoRA's cliff, where it was met, lies between 0.03 and 0.1.
 #
 # ## The decision page
 # One side of paper; sixteen bases, 200 steps, 256 examples unless it says otherwise. (*A new combination*:
@@ -665,17 +655,16 @@ for news, where, arm, task in PAGE:
 
 # %% [markdown]
 # 1. **Ask what is new, and where.** For a new combination or order the blocks are enough. For many new words
-#    train embedding and head, too (in PEFT `modules_to_save`, or `trainable_token_indices` for single rows).
+#    train embedding and head, too (in PEFT `modules_to_save`, or `trainable_token_indices`).
 # 2. **Ask what the examples alone are worth.** Where a control does as well, the base gives you nothing.
-# 3. **Rank 8 on all linear layers**; attention alone if memory for the backward pass is short. What remains
-#    at every rank is not the rank's fault.
+# 3. **Rank 8 on all linear layers**; attention alone if memory for the backward pass is short.
 # 4. **A fixed alpha over r:** then a rate that you know serves at other ranks, or nearly.
 # 5. **Sweep the rate**, half a decade apart, until the best lies inside.
 # 6. **Put a guesser's loss beside yours.** If you stand there, take more steps or a larger rate before you
 #    take a higher rank.
 #
-# **If you have six runs:** which would you take? Three rates in two places, the blocks alone and the blocks
-# with embedding and head? Three ranks at two rates? In hindsight, on the three bases that choose:
+# **If you have six runs:** three rates in two places, the blocks with and without embedding and head? Three
+# ranks at two rates? In hindsight, on the three bases that choose:
 
 # %%
 THREE = ("0.003", "0.01", "0.03")
@@ -694,11 +683,10 @@ for plan, runs in PLANS.items():
 # where rank 8 alone shows no gain, two places win clearly. So try both places.
 #
 # ## From this town to seven billion
-# - **Rates.** Here LoRA's best is 0.001 to 0.03. There it is 1e-4 to 5e-4, ten times full's, and moves by
-#   less than a factor of 2 from rank 4 to 512 (Schulman et al. 2025).
+# - **Rates.** There LoRA's best is 1e-4 to 5e-4, ten times full's, and moves by less than a factor of 2 from
+#   rank 4 to 512 (Schulman et al. 2025).
 # - **Rank.** 8 is 12.5 percent of our width of 64, and 0.2 percent of 4,096. There code needed rank 256
 #   (Biderman et al. 2024), and reinforcement learning rank 1 (Schulman et al. 2025).
-# - **Memory.** There a rank is cheap: 16 on all layers of Llama 7B is 40 million numbers, 0.6 percent.
 # - **Words.** A tokenizer cuts new words into known pieces. Copies of embedding and head are a billion
 #   numbers (Llama 3 8B: 2 x 128,256 x 4,096).
 #
@@ -707,16 +695,16 @@ for plan, runs in PLANS.items():
 #   words LoRA lost to random weights.
 # - You **told** rank from place: from 1 to 8 the rank counts; what is left with new words, embedding and head
 #   bring.
-# - You **found out** why a loss can fall while nothing is learned; and that all layers beat attention with 12
-#   new words, and that alpha's law moves the best rate.
+# - You **found out** why a loss can fall while nothing is learned; that all layers beat attention with 12 new
+#   words; that alpha's law moves the best rate.
 # - You **counted** the cost: file and optimiser grow with the rank, what is kept hardly. And you **planned**
 #   six runs.
 #
 # **On your own.** Give rank 1 four times the steps, with 24 new words and 1,024 examples (`steps=800,
 # checkpoints=(200, 400, 800)`): is it full, or slow?
 #
-# **In practice.** Tokenise some of your data with the base's tokenizer. Words that it cuts into pieces, and
-# tokens that it has hardly seen, tell you where your own dial stands.
+# **In practice.** Tokenise some of your data with the base's tokenizer: words that it cuts into pieces tell
+# where your own dial stands.
 #
 # **Further reading.**
 # - Hu et al., *LoRA* (2021), tables 5 and 6: which matrices, which rank; no MLP among them.

@@ -92,10 +92,8 @@ settle("08 percent of noise in 8 of 64 directions", 100 * svd.energy_kept(S, 8),
 print("directions for 90 percent of the energy:", svd.rank_for_error(S, 0.1**0.5))
 
 # %% [markdown]
-# An eighth of the directions holds far more than an eighth of the energy, as the singular values of noise are
-# not all equal. A picture of falling singular values proves nothing by itself. From now on we compare every
-# update with *noise of its own shape and norm*. (A share of energy needs only the shape; the norm counts
-# below.)
+# An eighth of the directions holds far more than an eighth of the energy: the singular values of noise fall,
+# too. From now on we compare every update with *noise of its own shape and norm*. (The norm counts below.)
 
 # %%
 def noise_like(X, rng):
@@ -108,9 +106,9 @@ print("the package's noise_like gives the same numbers:", np.array_equal(one, tw
 
 # %% [markdown]
 # ## Four updates, live, and a record
-# The record has sixteen bases. On each, both arms were tuned at the rate of notebook 06 and kept at their
-# best checkpoint. You do the same on your own base. Each excess should land where the record predicts. The
-# intervals are of 95 percent, so one of four may miss.
+# On each of sixteen bases both arms were tuned at the rate of notebook 06 and kept at their best checkpoint.
+# You do the same on yours. Each excess should land where the record predicts, at 95 percent, so one of four
+# may miss.
 
 # %%
 rec = record.load("inside")
@@ -186,9 +184,8 @@ for new in (0, 12):
 
 # %% [markdown]
 # Say that an update *fills* as many directions as hold 90 percent of its energy. Full updates are neither "of
-# low rank" nor "like noise": they fill 11 to 15 where noise fills 38. (Four of the twelve matrices are longer
-# one way, 256; there noise fills more than in the square one above.) And of its 8 directions LoRA fills about
-# four. What a random product of rank 8 fills:
+# low rank" nor "like noise": they fill 11 to 15 where noise fills 38. And of its 8 directions LoRA fills
+# about four. What a random product of rank 8 fills:
 
 # %%
 draws = np.random.default_rng(0)
@@ -196,9 +193,9 @@ thin = [draws.standard_normal((64, 8)) @ draws.standard_normal((8, 64)) for _ in
 print(f"{fmean(svd.rank_for_error(np.linalg.svd(X, compute_uv=False), 0.1**0.5) for X in thin):.1f}")
 
 # %% [markdown]
-# More than LoRA's: its energy lies in fewer directions than it is allowed.
+# More than LoRA's.
 #
-# Drag the rank: one of your own updates, grey for 0. Below it is noise of the same norm at the fixed ranks.
+# Drag the rank: one of your own updates, grey for 0; below, noise of the same norm.
 
 # %%
 X = updates["full", 0]["blocks.1.attention.o_proj"]
@@ -236,7 +233,7 @@ def cut(W0, W, k):
 check_cut(cut)
 
 # %% [markdown]
-# You have four guesses on the table; here are the answers to the last two.
+# The answers to the last two bets:
 
 # %%
 def paid(what, new, rank, part="total"):  # a base an entry
@@ -263,8 +260,8 @@ for label, what, rank in (("the base, where nothing is tuned", "only", 0),
 
 # %% [markdown]
 # (*Recorded*, mean of sixteen bases.) Counted in nats, either half by itself does most of the way from the
-# base; counted as a factor, only a small part of it. What the two gain in nats, added up, is more than both
-# together gain. The matrices alone come nearer. Now cut the matrices' updates, and leave the rest as tuned.
+# base; as a factor, only a small part of it. The matrices alone come nearer. Now cut the matrices' updates,
+# and leave the rest as tuned.
 
 # %%
 fig, columns = axes(7.4, 3.2, 2, sharey=True)
@@ -289,9 +286,9 @@ show(fig, "Recorded, sixteen bases and their mean. Solid: the strongest directio
          f"LoRA trained at 8 {fmean(cell('LoRA r=8', new)):.3f}" for new in (0, 12)) + ".")
 
 # %% [markdown]
-# We come back to the blue square on the right. First the claim: *the update lies in a low-rank subspace*.
-# Said as a question about the job: does the model pay as much with 8, or 16, of 64 directions as with all
-# of them? (In the verdict a factor below 1 means that the cut model pays more.)
+# The claim: *the update lies in a low-rank subspace*. As a question about the job: does the model pay as much
+# with 8, or 16, of 64 directions as with all? (In the verdict a factor below 1 means that the cut model pays
+# more.)
 
 # %%
 verdict("C13", contrasts.effects("C13"))
@@ -311,9 +308,9 @@ expect("both cuts cost what the record predicts", all(
     near.holds(math.log(cuts[new] / live["full", new].total)) for new, near in nears.items()), of=four)
 
 # %% [markdown]
-# With 0 new words, 8 directions serve as well as 64, although they leave out a seventh of the energy. With
-# 12 new words they leave out a quarter, and the model pays nearly twice as much. 16 serve on both. Does the
-# energy tell what the job needs?
+# With 0 new words 8 directions serve as well as 64, although they leave out a seventh of the energy. With 12
+# they leave out a quarter, and the model pays nearly twice as much. 16 serve on both. Does the energy tell
+# what the job needs?
 #
 # ### It depends on more than the energy
 
@@ -326,11 +323,10 @@ for label, what in (("full", "cut"), ("full, three times the rate", "hot"), ("bl
 print(f"{'LoRA, trained at rank 8':32s}{fmean(cell('LoRA r=8', 12)):9.4f}")
 
 # %% [markdown]
-# (*Recorded*. These rows have no verdict.) The three bases that choose a rate could hardly tell two of them
-# apart, and by the rule of 06 the gentler one reports; on the sixteen the other one is in fact better. There
-# 8 directions cost a factor of 1.3 instead of 1.9, while they hold about as much energy: the line of the
-# verdict that fails hangs on one step of the rates. And in *blocks*, where nothing except these matrices
-# trains, in full, 8 directions hold as much and cost a factor of 4.
+# (No verdict.) At the next rate, which the three bases that choose could hardly
+# tell from this one and which is better on the sixteen, 8 directions cost a factor of 1.3 instead of 1.9,
+# with about as much energy: the line of the verdict that fails hangs on one step of the rates. And in
+# *blocks*, where only these matrices train, in full, 8 directions hold as much and cost a factor of 4.
 #
 # Now the blue square. LoRA changes the same matrices, at rank 8, and with 12 new words it pays a quarter of
 # what the cut blocks pay, and no more than the whole ones. So the update that training the matrices *found*
@@ -339,14 +335,14 @@ print(f"{'LoRA, trained at rank 8':32s}{fmean(cell('LoRA r=8', 12)):9.4f}")
 
 # %% [markdown]
 # ## Do two updates share directions? (second reading)
-# Two runs learned the same register from different examples. Did they find the same directions? An update
+# Did two runs on different examples find the same directions? An update
 # $\Delta W = U S V^\top$ *reads* along $V$, its right singular vectors, and *writes* along $U$, its left
 # ones. Take the first $k$ of one run and the first $k$ of the other, as rows of $V_1$ and $V_2$. Hu et al.
 # (2021, section 7.2) measure
 #
 # $$\phi(k, k) = \frac{\lVert V_1 V_2^\top \rVert_F^2}{k}$$
 #
-# It says how much of one subspace lies in the other, from 0 to 1. By chance it is $k / d$: with $k = 8$ and
+# It says how much of one subspace lies in the other. By chance it is $k / d$: with $k = 8$ and
 # $d = 64$ that is 0.125. In their GPT-3, with $d = 12{,}288$, it was next to nothing.
 
 # %%
@@ -359,8 +355,7 @@ drawn = [phi(*(np.linalg.qr(rng.standard_normal((64, 8)))[0].T for _ in range(2)
 print(f"two random subspaces, 8 of 64 dimensions: {fmean(drawn):.3f}")
 
 # %% [markdown]
-# Each row of the figure compares two updates. How far right of chance do they lie, on the side where an
-# update writes (left), and where it reads (right)?
+# Each row compares two updates, where they write (left) and where they read (right).
 
 # %%
 fig, columns = axes(7.6, 3.4, 2, sharey=True)
@@ -395,11 +390,11 @@ print("A's change over the norm of its start: {:.2f}, with 12 new words {:.2f}".
 #   than its own norm.
 # - From *one start* of $A$ they agree on both sides, on the left twice as much as from two. From one start
 #   LoRA's legal and *medical* updates agree on the right, too, 0.79 and 0.58; full updates, which have no
-#   $A$, come to 0.39 and 0.34 there. On the left legal and medical share about as much as $W_0$ and a full
-#   update do.
+#   $A$, come to 0.39 and 0.34 there. On the left legal and medical share as little as $W_0$ and a full
+#   update.
 #
-# So put the start beside what you compare, on the right above all. Hu et al. compare right directions, from
-# different starts: what they found shared in spite of that does not come from the start.
+# So put the start beside what you compare, on the right above all. (Hu et al. compare right directions from
+# different starts.)
 
 # %% [markdown]
 # ## Does an update amplify? (second reading)
@@ -435,9 +430,8 @@ for new in (0, 12):
 # %% [markdown]
 # (*Recorded*; the first number of a row is that of the new words, and "own" the ratio of $W_0$'s own first 8
 # directions.) Here the updates' directions are 1.2 to 1.6 times as strong as random ones; in GPT-3's matrix
-# they were 16 times. But 16 could hardly have come out here: even $W_0$'s own directions reach 6, where in
-# GPT-3's matrix they reach 21.67 / 0.02, about 1,080. No $k$ directions see more of $W_0$, $m \times n$, than
-# its whole norm, so no ratio exceeds $\sqrt{mn} / k$. So read a ratio against its bound.
+# they were 16 times. But 16 could hardly have come out here: even $W_0$'s own directions reach 6, in GPT-3's
+# matrix 21.67 / 0.02, about 1,080. No ratio exceeds $\sqrt{mn} / k$ for $W_0$ $(m, n)$: read it against that.
 #
 # Their *amplification* is another ratio: $\lVert \Delta W \rVert$ over the column "update", 21.5 in that
 # matrix. It grows with the norm of the update, whatever its directions. So put all at one norm, LoRA's, too:
@@ -453,19 +447,17 @@ for new in (0, 12):
 # %% [markdown]
 # As trained, LoRA amplifies (above 1) and full fine-tuning doesn't. At one norm noise has more of it than
 # either: what the number shows here is that LoRA's updates are four and seven and a half times as large, and
-# no choice of directions. (In GPT-3's matrix, too, it says less than the ratio of 16: the update's norm is
-# 21.5 times 0.32, or 6.9, and along random directions that would make 6.9 / 0.02, some 345.)
+# no choice of directions. (In GPT-3's matrix noise of the update's norm, 6.9, would come to 6.9 / 0.02, some
+# 345.)
 
 # %% [markdown]
 # ## Intruders (second reading)
 # Shuttleworth et al. (2025, algorithm 1) look at the tuned matrix itself. An *intruder dimension* is one of
 # its ten strongest left singular vectors whose |cosine| to *every* left singular vector of $W_0$ is below a
-# threshold, here 0.6. They find them after LoRA, hardly any after full fine-tuning, and connect them with
-# forgetting.
+# threshold, here 0.6. They find them after LoRA, hardly any in full, and connect them with forgetting.
 #
 # ### Exercise 2: find the bug (4 minutes)
-# `newcomers` should return the numbers of the columns of $U$ that are new: near no column of $U_0$. It
-# reports too many. Correct it.
+# `newcomers` should return the columns of $U$ that are near no column of $U_0$. It reports too many.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb08 import check_newcomers
@@ -537,8 +529,7 @@ show(fig, "Recorded, mean of sixteen bases: each update scaled to five norms. La
 # %% [markdown]
 # Up to 0.2 the three arms hardly come apart. At 0.4 and more, far beyond where full training stops, full
 # fine-tuning makes *more* intruders than LoRA at rank 8, which makes more than rank 1. Rank 1 stays near one
-# a matrix, whatever its norm: it has one direction. So a count of intruders shows norm and rank, before
-# anything else.
+# a matrix, whatever its norm: it has one direction. So a count shows norm and rank first.
 #
 # ### Do they make the model forget?
 # Shuttleworth et al. weaken them: they multiply an intruder's singular value in $W_{tuned}$ by a factor below
@@ -576,9 +567,9 @@ expect("as many intruders as the record predicts", prediction(
     [found[1] for found in rec["intruders"]["LoRA r=8, 0"]["count"]]).holds(count), of=four)
 
 # %% [markdown]
-# Two controls. One shrinks as many of the ten strongest vectors that are *no* intruders. (A hard one: they
-# lie near $W_0$'s, so weakening them harms the base.) The other is the plain remedy of 06: it weakens the
-# whole update. Of the intruders there are two curves: all, and only the strongest of each matrix.
+# Two controls. One shrinks as many of the ten strongest vectors that are *no* intruders, which harms the
+# base. The other is the plain remedy of 06: it weakens the whole update. Of the intruders there are two
+# curves: all, and the strongest of each matrix.
 
 # %%
 fig, columns = axes(7.4, 3.2, 2, sharey=True)
@@ -623,22 +614,20 @@ for arm in ("LoRA r=8", "LoRA r=1"):
 
 # %% [markdown]
 # - On average, to weaken the intruders gives old sentences back (on your base it need not: see above); to
-#   weaken others gives none back. That part of the picture appears.
+#   weaken others gives none.
 # - But to weaken the *whole* update gives back more, at the same fit.
 #
 # And to weaken an intruder is to weaken the update, too, while our control harms $W_0$ instead. So this does
-# not part "intruder" from "less update"; and a remedy that knows nothing of intruders does better. Compare
-# with the plain one at equal fit. (`ahead` reads the plain curve between two of its points, base by base; the
-# figure shows means.)
+# not part "intruder" from "less update"; and a remedy that knows nothing of intruders does better. (`ahead`
+# reads the plain curve between two of its points, base by base; the figure shows means.)
 
 # %% [markdown]
 # ## From this town to seven billion
-# - **Rank.** 8 of 64 directions are 12.5 percent; of the 4,096 of a model of seven billion they are 0.2.
-#   Nothing here says how many directions a large update fills. Biderman et al. (arXiv 2405.09673, version
-#   2, abstract) find full updates of a rank 10 to 100 times those usual for LoRA.
+# - **Rank.** 8 of 64 directions are 12.5 percent, of 4,096 they are 0.2. Biderman et al. (arXiv 2405.09673,
+#   version 2, abstract) find full updates of a rank 10 to 100 times those usual for LoRA.
 # - **Chance.** $\phi(8, 8)$ of random subspaces is 0.125 here, and 0.002 there. The ratio to random
 #   directions has a bound of $d / k$ for a square matrix: 8 here, 512 there.
-# - **Intruders.** A random direction comes as near to one of $d$ others as this:
+# - **Intruders.** How near a random direction comes to one of $d$ others:
 
 # %%
 for d in (64, 4096):
@@ -665,8 +654,8 @@ for d in (64, 4096):
 # **On your own.** Cut your own LoRA at rank 8 to 4 directions: what does it cost on each task? And give a
 # full update random directions but its own singular values. How many intruders does it have?
 #
-# **In practice.** Before you see a meaning in a spectrum, an overlap or a count of directions, draw the same
-# for noise of the same shape and norm. If you cut an adapter, measure the job, not the energy.
+# **In practice.** Before you see a meaning in a spectrum or an overlap, draw the same for noise of the same
+# shape and norm. If you cut an adapter, measure the job.
 #
 # **Further reading.**
 # - Hu et al., *LoRA* (2021), section 7: subspaces and amplification in GPT-3.

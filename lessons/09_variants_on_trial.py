@@ -10,7 +10,7 @@
 # - **measure** stability, as the width of a plateau and the share of ruined runs;
 # - **read** a paper about a variant, and know which questions to ask.
 #
-# You need notebooks 04, 06 and 07. About 95 minutes to study; the core path about 45, the rest is marked as a
+# You need notebooks 04, 06 and 07. About 90 minutes to study; the core path about 45, the rest is marked as a
 # second reading.
 
 # %% [markdown]
@@ -137,7 +137,7 @@ class ByHand(nn.Module):
 
 
 # %% [markdown]
-# The package has the same layer. With equal factors, do the two give the same outputs and gradients?
+# Does the package's, with equal factors, give the same outputs and gradients?
 
 # %%
 torch.manual_seed(0)
@@ -224,9 +224,8 @@ show(fig, "Recorded, 12 new words, one base: a point is one of twelve matrices a
 
 # %% [markdown]
 # Full fine-tuning and LoRA are tied about as tightly as noise of their size (of full rank; noise of rank 8
-# was not tried). So a correlation near +1 by itself is no sign of a lack of control: noise has it, too. DoRA
-# stays furthest below its noise. The negative sign of full fine-tuning, which the authors set against LoRA's,
-# does not come out here; theirs is another model. Whether DoRA *trains* better is another question.
+# was not tried). So a correlation near +1 by itself is no sign of a lack of control. DoRA stays furthest
+# below its noise. The negative sign of full fine-tuning does not come out here; theirs is another model.
 
 # %% [markdown]
 # ## Four more variants, a line each
@@ -246,7 +245,7 @@ print("\n".join(f"{arm:13s} trains {size[arm]:6,} numbers" for arm in (*KINDS, "
 
 # %% [markdown]
 # ### In code (second reading)
-# Every line below is one variant, ready to train.
+# Each line is one variant, ready to train.
 
 # %%
 def attached(rank=8, **options):
@@ -269,16 +268,15 @@ print(f"LoRA+    is LoRA, with a rate for B that is {faster('blocks.0.up_proj.lo
 # %% [markdown]
 # ## The trial
 # All get alpha 16, 256 examples of the legal register with 0 or 12 new words, 200 steps, and gradients
-# clipped to a norm of 1; LoRA and DoRA ran without clipping, too. As in 06 three bases choose the rate and
-# others report: sixteen for LoRA and DoRA, eight for the rest. Beside them stand full fine-tuning, the words
-# alone, and random weights (record `arms`, clipped, too). A run is judged at its best checkpoint on
-# validation: one that falls apart later still counts as sound. LoRA and DoRA had finer rates beside the
-# others'.
+# clipped to a norm of 1; LoRA and DoRA ran without clipping, too, and had finer rates beside the others'. As
+# in 06 three bases choose the rate and others report: sixteen for LoRA and DoRA, eight for the rest. Beside
+# them stand full fine-tuning, the words alone, and random weights (record `arms`, clipped, too). A run is
+# judged at its best checkpoint, even if it falls apart later.
 #
 # ### Bets 2 to 6
 # All with 12 new words. (Bet 1: second reading.)
-# 2. A step of DoRA has to compute $W + sBA$ and the lengths of its rows. How many times as long as a step of
-#    LoRA does it take, both as the package writes them, in one function?
+# 2. How many times as long as a step of LoRA does one of DoRA take, both as the package writes them, in one
+#    function?
 # 3. Which of the seven has the smallest excess, each at its best rate?
 # 4. Now one rate for all, 0.001 (for LoRA+ that is A's). LoRA pays how many times what the best variant pays?
 # 5. Plain LoRA without clipping, at the rate that suits it then: how many times its clipped excess does it
@@ -319,8 +317,7 @@ lead = ahead(order[0], order[1])  # over the nearest rival
 settle("09 nearest with 12 new words", order[0], lead=lead[:8])
 
 # %% [markdown]
-# Now a part of it live: LoRA, DoRA and PiSSA on your base, at the recorded rates, with a seed that the
-# record has not used.
+# Now LoRA, DoRA and PiSSA live on your base, at the recorded rates:
 
 # %% tags=["measured"]
 ms, landed = {}, {}
@@ -341,9 +338,8 @@ expect("PiSSA r=8 landed where the record predicts", landed["PiSSA r=8"], of=thr
 
 # %% [markdown]
 # ### What a step costs (second reading)
-# Steps in turns, so that a busy moment meets all alike; the median of thirty. "Kept" is for the backward
-# pass. The package *fuses* a layer into one function with gradients of its own; a hook on the base switches
-# that off.
+# Steps in turns, the median of thirty. "Kept" is for the backward pass. The package *fuses* a layer into one
+# function; a hook on the base switches that off.
 
 # %%
 batch = text.batch(town.sample_frames(32, 0), register("legal", 12), 0)
@@ -384,7 +380,7 @@ expect("DoRA keeps a quarter more for the backward pass than LoRA",
        kept["DoRA r=8"] > 1.25 * kept["LoRA r=8"])
 
 # %% [markdown]
-# DoRA's price depends on how it is written: fused, its step took 1.1 to 1.2 times LoRA's, both unfused 1.3
+# Fused, DoRA's step took 1.1 to 1.2 times LoRA's, both unfused 1.3
 # times (divide the two). It keeps half as much again: its product with $x$, for the gradient of $m$. LoRA-FA
 # keeps no layer's input for $A$, only the narrow $A x$ for $B$; what is left is mostly the rest of the model.
 
@@ -423,12 +419,12 @@ expect("neither way of PiSSA takes a third longer than the other",
        abs(math.log(spent["PiSSA, ours"] / spent["PiSSA as in PEFT"])) < math.log(1.33))
 
 # %% [markdown]
-# The two are one computation: the same loss. In PEFT's way the base is gone, and what you save fits only a
-# base that was changed in the same way. (PEFT can convert it, to LoRA of twice the rank.)
+# The same loss. In PEFT's way the base is gone, and what you save fits only a base that was changed alike.
+# (PEFT can convert it, to LoRA of twice the rank.)
 
 # %% [markdown]
 # ### The whole trial
-# And now all of it, from the record:
+# All of it, from the record:
 
 # %%
 print(f"{'':29s}0 new words{'':19s}12 new words")
@@ -473,11 +469,10 @@ show(fig, "Recorded, all clipped: a point a base, their mean and its interval of
 # - *Embedding and head alone* come as near as the best with 12 new words, with the least content of all that
 #   start from the base, and pay 1.8 times as much with 0.
 #
-# (Means of sixteen bases, of the variants eight. Without its finer rates LoRA pays 0.0207 instead of 0.0211:
-# they did not favour it.)
+# (Means of sixteen bases, of the variants eight. Without its finer rates LoRA pays 0.0207, not 0.0211.)
 #
-# Lee et al. (2026) swept variants on large models: all peak within 1 to 2 percent of each other. In that
-# unit, and in ours:
+# Lee et al. (2026) swept variants on large models: all peak within 1 to 2 percent of each other. In that unit
+# and ours:
 
 # %%
 for new in NEW:
@@ -487,12 +482,12 @@ for new in NEW:
           f"excess, best to worst {max(found) / min(found):.2f}")
 
 # %% [markdown]
-# Valid answers are at their ceiling, and can't tell anything apart. The excess orders them, and from best to
-# worst its means still differ by less than the margin (no interval was asked of that pair).
+# Valid answers are at their ceiling. The excess orders them, by less than the margin from best to worst
+# (means; no interval).
 
 # %% [markdown]
 # ## One rate for all
-# Now leave out the sweep. Give the arms that tried it *one* rate, as 46 of 64 papers did that Lee et al.
+# Now give the arms that tried it *one* rate, as 46 of 64 papers did that Lee et al.
 # (2026) looked at.
 
 # %%
@@ -517,8 +512,8 @@ settle("09 times the best variant's excess, one rate", leads[0.001])
 # be no more than another learning rate.
 #
 # ### Exercise 3: find the bug, 4 minutes (second reading)
-# `variant` and `lora` map a rate to excesses by base; bases 1, 2 and 3 choose. The function says by how much
-# the variant is ahead. It favours the variant. Correct it.
+# `variant` and `lora` map a rate to excesses by base; bases 1, 2 and 3 choose. The function says how far the
+# variant is ahead, and favours it. Correct it.
 
 # %% tags=["exercise"]
 from lora_mini.desk.checks.nb09 import check_ahead
@@ -544,7 +539,7 @@ check_ahead(lead_of)
 
 # %% [markdown]
 # ## What clipping does alone
-# What does plain LoRA pay without clipping, each at its best rate?
+# What does plain LoRA pay without it, each at its best rate?
 
 # %%
 gains = {new: ahead("LoRA r=8", new=new, rival_clip=None) for new in NEW}
@@ -559,14 +554,13 @@ settle("09 times LoRA's excess without clipping", math.exp(fmean(gains[12])))
 
 # %% [markdown]
 # At their best rates clipping is worth 5 to 11 percent: less than the margin. At one rate, 0.003, it seems
-# far more: with 12 new words 0.052 without, 0.029 with it (means of the three bases that chose; the next
-# figure has them). Unclipped, LoRA then wants about twice the rate. So clipped DoRA against unclipped LoRA,
-# at one rate such as 0.003, would show a gain that is not DoRA's.
+# far more: with 12 new words 0.052 without, 0.029 with it (three bases; the next figure). So clipped DoRA
+# against unclipped LoRA, at one rate such as 0.003, would show a gain that is not DoRA's.
 
 # %% [markdown]
 # ## Stability
-# "Trains more stably" can be measured in two ways. First, how wide is the *plateau*: over how many decades
-# of rates does the excess stay within 1.5 times its best? A wide one forgives a bad guess.
+# "Trains more stably" can be measured in two ways. First, how wide is the *plateau*: over how many decades of
+# rates does the excess stay within 1.5 times its best?
 
 # %%
 wide = record.load("plateau")["cells"]
@@ -638,17 +632,16 @@ verdict("C10", contrasts.effects("C10"))
 # - *Seen afterwards, so no verdict.* Our bar, 0.5 nats, lies amid LoRA's. At 0.055, clipped, DoRA pays about
 #   what it pays at its best, LoRA 18 times as much, and more than DoRA on every base. The two tests run at
 #   two rates, so they don't tell what clipping does. The figure does, on three bases: at 0.055 DoRA holds
-#   with and without clipping, and LoRA with neither; at 0.1 both fail. So with 12 new words there is
-#   something in "more stably", up to a rate of about 0.055, clipped or not, for whoever guesses a rate too
-#   high.
+#   clipped or not, LoRA neither; at 0.1 both fail. So with 12 new words there is something in "more stably",
+#   up to about 0.055.
 
 # %% [markdown]
 # ## Which rate for which rank? (second reading)
-# Table 6 of the LoRA paper varies the rank from 1 to 64 with one scale, and the results hardly differ.
-# Kalajdzievski (2023) objects: $\alpha / r$ may have slowed the high ranks down. Chen, Villar and Hayou
-# (arXiv 2602.06204) work out how the best rate goes with the rank, for large ranks: not at all with $\alpha
-# / r$, as $r^{-1/4}$ with $\alpha / \sqrt r$, as $r^{-1/2}$ with a constant scale. From rank 1 to 64 these
-# are factors of 1, 1/2.8 and 1/8. And in the town?
+# In table 6 of the LoRA paper results hardly differ from rank 1 to 64. Kalajdzievski (2023) objects: $\alpha
+# / r$ may have slowed the high ranks down. Chen, Villar and Hayou (arXiv 2602.06204) work out how the best
+# rate goes with the rank, for large ranks: not at all with $\alpha / r$, as $r^{-1/4}$ with $\alpha / \sqrt
+# r$, as $r^{-1/2}$ with a constant scale. From rank 1 to 64 these are factors of 1, 1/2.8 and 1/8. And in the
+# town?
 
 # %%
 scales, RANKS = record.load("scales"), (1, 8, 64)
@@ -683,14 +676,14 @@ for law in parts.LAWS:
 # %% [markdown]
 # The laws come in the predicted order, and all fall faster: by 3, 3.6 and 12 times more. The rates tried are
 # half a decade apart, so each factor may be off by 3; the last is more. (With $\alpha / r$ they don't even
-# fall steadily. At rank 8 all three laws are one. And 64 is all of our width, not their limit.)
+# fall steadily. And 64 is all of our width, not their limit.)
 #
-# At one rate, 0.003, rank 64 looks worse than rank 8 with $\alpha / r$, and better with $\alpha / \sqrt r$.
-# At its own rate it is no worse with any. One row of a table can't tell the scale from the rank.
+# At one rate, 0.003, rank 64 looks worse than rank 8 with $\alpha / r$, and better with $\alpha / \sqrt r$;
+# at its own rate it is no worse with any.
 
 # %% [markdown]
 # ## How to read a paper about a variant
-# The first four have decided a comparison on this page.
+# Four have decided a comparison here.
 #
 # 1. **Was the baseline's learning rate searched, with the same budget?**
 # 2. **How many seeds, and which of them chose?** A difference without an interval may be luck.
@@ -703,18 +696,15 @@ for law in parts.LAWS:
 # ## From this town to seven billion
 # - **Rates.** In the trial the best lie between 0.0003 and 0.03. There 1e-4 to 5e-4 is usual for LoRA, and
 #   PiSSA wants about a tenth of LoRA's (Lee et al. 2026).
-# - **Rank.** 8 is 12.5 percent of our 64, and 0.2 percent of 4,096.
-# - **Memory.** Frozen weights take 2 bytes a number, 14 GB; training's 16 (weight, gradient and AdamW's
-#   state; Rajbhandari et al. 2020, section 3.1) are for the adapter alone. DoRA: 22.8 GB against LoRA's
+# - **Memory.** DoRA: 22.8 GB against LoRA's
 #   20.8 in PEFT's own bench (Llama 3.2 3B, rank 32).
-# - **Speed.** By its operations LoRA's step is at most 1.5 times as fast as a full one (12). In PEFT's
-#   bench DoRA took 1,191 seconds, LoRA 942, and came no nearer (one seed, rates not swept).
+# - **Speed.** In PEFT's bench DoRA took 1,191 seconds, LoRA 942, and came no nearer (one seed, rates not
+#   swept).
 
 # %% [markdown]
 # ## What you have done
 # - You **built** DoRA: the update turns the rows, and one number for each row says how long it is.
-# - You **ran** a fair trial: at their best rates six variants and LoRA are a draw. Within the margin PiSSA,
-#   LoRA+ and LoRA-FA pay somewhat more with 12 new words; LoRA-FA costs the least.
+# - You **ran** a fair trial: at their best rates six variants and LoRA are a draw. LoRA-FA costs the least.
 # - You **measured** stability: below the best rate DoRA's curve is LoRA's. With 12 new words DoRA holds up to
 #   a rate of 0.055, LoRA up to 0.03; at 0.1 both fail.
 # - You **read** results as a reviewer does: at one rate, 0.001, LoRA looked eight times worse than a variant
@@ -722,9 +712,9 @@ for law in parts.LAWS:
 #
 # **On your own.** Does DoRA hold at ten times its rate with 24 new words? At rank 1? Bet first.
 #
-# **In practice.** Start with plain LoRA, clipping and a swept rate: nothing here beats it beyond the margin,
-# and every tool reads it. If you can't sweep, DoRA may forgive a rate that is too high. In PEFT it is
-# `use_dora=True`, rsLoRA `use_rslora=True`, PiSSA `init_lora_weights="pissa"`.
+# **In practice.** Start with plain LoRA, clipping and a swept rate. If you can't sweep, DoRA may forgive a
+# rate that is too high. In PEFT it is `use_dora=True`, rsLoRA `use_rslora=True`, PiSSA
+# `init_lora_weights="pissa"`.
 #
 # **Further reading.**
 # - Liu et al., *DoRA* (arXiv 2402.09353, version 6, 2024): the measurement, many benchmarks.

@@ -414,7 +414,7 @@ told("P7")
 #
 # Count the adapter, too: its 18,432 numbers in 32 bits are 6 bits for each of the 98,304 rounded weights,
 # more than these themselves have. *Words* adds none. In a model of seven billion, rank 8 is a small part of a
-# bit. So read two bits here as what training can repair, and not as a two-bit model.
+# bit. So two bits here show what training can repair, and no two-bit model.
 
 # %%
 for arm in ("words", "LoRA r=8"):

@@ -83,7 +83,7 @@ def test_a_cell_that_expects_or_speaks_a_verdict_does_nothing_else_and_is_folded
 
 @each_lesson
 def test_sizes(lesson):
-    assert len(prose(lesson).split()) <= 2800
+    assert len(prose(lesson).split()) <= 2500
     code = [c.source.splitlines() for c in cells(lesson, "code")]
     assert max(map(len, code)) <= 20
     assert max(len(line) for source in code for line in source) <= 110
